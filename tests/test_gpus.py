@@ -137,7 +137,7 @@ def test_visible_devices_are_respected(wanted: str | None, names: list[str]) -> 
     [
         ("7", "names '7', which is not here; there is 0 .GPU-aa11., 1:0"),
         ("GPU-ee", "names 'GPU-ee', which is not here"),
-        ("GPU-aa", "names 'GPU-aa', and several GPUs begin so"),
+        ("GPU-aa", "names 'GPU-aa', and the names of several GPUs begin so"),
         ("0,GPU-aa11", "names GPU 0 twice"),
     ],
 )

@@ -91,7 +91,7 @@ def serve(options: ServeOptions) -> None:
     if not options.model.strip():
         raise UsageError("--model is missing; dynamo-llm demo is a good first try.")
     if options.as_json and not options.dry_run:
-        raise UsageError("--json belongs to --dry-run.")
+        raise UsageError("--json works only with --dry-run.")
     from dynamo_cli.cli import launch  # noqa: PLC0415 - --help and --version need none of it
 
     if options.dry_run:
@@ -159,7 +159,7 @@ def run() -> NoReturn:
 def _with_model(model: str, *args: str) -> list[str]:
     """The options of serving where the model comes first: ``dynamo-llm demo --workers 2``."""
     if any(arg == "--model" or arg.startswith("--model=") for arg in args):
-        raise UsageError(f"there are two models: {model}, and that of --model.")
+        raise UsageError(f"two models are given: {model}, and the one of --model; give only one.")
     return ["--model", model, *args]
 
 

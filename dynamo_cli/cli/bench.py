@@ -80,9 +80,9 @@ def _load(options: BenchOptions) -> WorkloadShape | Trace:
 
     told = TraceHints(options.form, options.block_size, options.time_unit)
     if options.trace is None and (options.speed, options.length_scale) != (1.0, 1.0):
-        raise UsageError("--speed and --length-scale belong to --trace.")
+        raise UsageError("--speed and --length-scale work only with --trace.")
     if options.trace is None and told != TOLD_NOTHING:
-        raise UsageError("--format, --time-unit and --block-size belong to --trace.")
+        raise UsageError("--format, --time-unit and --block-size work only with --trace.")
     lengths = (
         _range("--system-tokens", options.system_tokens),
         _range("--user-tokens", options.user_tokens),

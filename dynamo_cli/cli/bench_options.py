@@ -177,7 +177,7 @@ class BenchOptions:
             panel=PACE,
             min=0.0001,
             max=1e6,
-            help="Replay the trace so many times faster; not with --concurrency or --rate.",
+            help="Replay the trace this many times faster; not with --concurrency or --rate.",
         ),
     ] = 1.0
     requests: Annotated[
@@ -188,7 +188,7 @@ class BenchOptions:
             min=1,
             most=limits.MAX_COUNT,
             metavar="N",
-            help="Stop after so many requests to each server. "
+            help="Stop after this many requests to each server. "
             f"[dim]\\[default: {DEFAULT_REQUESTS}][/dim]",
         ),
     ] = None
@@ -200,7 +200,7 @@ class BenchOptions:
             min=0.1,
             most=limits.MAX_SECONDS,
             metavar="SECONDS",
-            help="Stop sending after so long for each server; requests in flight are awaited.",
+            help="Stop sending after this time for each server; requests in flight are awaited.",
         ),
     ] = None
     timeout: Annotated[

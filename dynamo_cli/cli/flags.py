@@ -58,7 +58,7 @@ Model = Annotated[
         panel=MODEL,
         metavar="NAME",
         help="A Hugging Face id, a folder, [b]demo[/b] (a small chat model) or "
-        "[b]tiny[/b] (random weights, for a first test of the machinery).",
+        "[b]tiny[/b] (random weights, for a first test).",
     ),
 ]
 ServedNames = Annotated[
@@ -276,7 +276,8 @@ MaxPrefillQueueSize = Annotated[
         min=0,
         most=limits.MAX_COUNT,
         metavar="JOBS",
-        help="With so many jobs queued, workers prefill themselves. Default: 2 per prefill worker.",
+        help="With this many jobs queued, workers prefill prompts themselves. Default: 2 per "
+        "prefill worker.",
     ),
 ]
 KvTransferMethod = Annotated[
@@ -296,7 +297,7 @@ PrefillAlarm = Annotated[
         min=0,
         most=limits.MAX_SECONDS,
         metavar="SECONDS",
-        help="Warn when a prefill job has been queued for longer.",
+        help="Warn when a prefill job has been queued for longer than this.",
     ),
 ]
 UiMode = Annotated[

@@ -17,8 +17,7 @@ MigrationLimit = Annotated[
         min=0,
         most=limits.MAX_COUNT,
         metavar="N",
-        help="How often a request may move to another process when the one that has it dies; "
-        "0: it fails.",
+        help="How often a request may move to another process when its process dies; 0: it fails.",
     ),
 ]
 MigrationTimeout = Annotated[
@@ -40,8 +39,8 @@ WorkerTimeout = Annotated[
         min=0,
         most=limits.MAX_SECONDS,
         metavar="SECONDS",
-        help="Kill and restart a process that gives no sign of life for so long, or for ten times "
-        "as long while it uses CPU time; 0: never.",
+        help="Kill and restart a process that gives no sign of life for this time, or for ten "
+        "times as long while it uses CPU time; 0: never.",
     ),
 ]
 FirstTokenTimeout = Annotated[
@@ -52,7 +51,7 @@ FirstTokenTimeout = Annotated[
         min=0,
         most=limits.MAX_SECONDS,
         metavar="SECONDS",
-        help="Move a request that has no first token after so long to another worker, once; the "
+        help="Move a request that has no first token after this time to another worker, once; the "
         "next time it fails. 0: off.",
     ),
 ]

@@ -62,7 +62,8 @@ AllowedMethods = Annotated[
         "--allowed-methods",
         panel=HTTP,
         metavar="METHOD",
-        help="HTTP methods that such pages may use; repeatable, or a JSON list. Default: any.",
+        help="HTTP methods that pages of --allowed-origins may use; repeatable, or a JSON list. "
+        "Default: any.",
     ),
 ]
 AllowedHeaders = Annotated[
@@ -71,13 +72,16 @@ AllowedHeaders = Annotated[
         "--allowed-headers",
         panel=HTTP,
         metavar="HEADER",
-        help="Headers that such pages may send; repeatable, or a JSON list. Default: any.",
+        help="Headers that pages of --allowed-origins may send; repeatable, or a JSON list. "
+        "Default: any.",
     ),
 ]
 AllowCredentials = Annotated[
     bool,
     option(
-        "--allow-credentials", panel=HTTP, help="Let such pages send cookies and other credentials."
+        "--allow-credentials",
+        panel=HTTP,
+        help="Let pages of --allowed-origins send cookies and other credentials.",
     ),
 ]
 MaxBodyBytes = Annotated[
@@ -99,7 +103,7 @@ MaxInflight = Annotated[
         min=0,
         most=limits.MAX_COUNT,
         metavar="N",
-        help="Answer requests with 429 while so many are in flight; 0: no limit.",
+        help="Answer further requests with 429 while this many are in flight; 0: no limit.",
     ),
 ]
 DrainTimeout = Annotated[

@@ -102,7 +102,7 @@ def _policies(text: str) -> tuple[str, ...]:
     words = filter(None, text.replace(" ", "").split(","))
     names = tuple(dict.fromkeys(plans.named(word) for word in words))
     if not names:
-        raise UsageError("--policy names at least one policy.")
+        raise UsageError("--policy needs the name of at least one policy.")
     return names
 
 

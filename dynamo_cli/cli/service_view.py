@@ -66,7 +66,7 @@ class ServiceView:
         """Tell that it ends."""
         self._ends = True
         self._tell(STOPPING)
-        self._tell_status("finishing what runs")
+        self._tell_status("waiting for running requests")
 
     def _tell_status(self, status: str) -> None:
         if status != self._status:

@@ -14,14 +14,15 @@ NOT_INSTALLED = "--ray needs the package ray: pip install 'dynamo-llm[ray]'."
 
 
 PATIENCE_S = 40.0
-"""How long a cluster may take to answer, seconds. Ray itself would try for minutes."""
+"""How long a cluster may take to answer, seconds. Ray itself tries for minutes."""
 
 
 def patience(address: str, give_up: Callable[[str], None]) -> Timer:
-    """Start a timer that ends this process unless it is cancelled: calls of Ray have no deadline.
+    """Start a timer that ends this process unless it is cancelled: Ray's calls have no time limit.
 
     Args:
-        give_up: called with the reason, before the end.
+        address: address of the cluster, for the reason.
+        give_up: called with the reason, before the process ends.
     """
 
     def end() -> None:
@@ -39,7 +40,7 @@ def connect(address: str) -> str:
 
     Raises:
         UsageError: Ray is not installed.
-        ResourceError: there is no cluster, or it does not let us in.
+        ResourceError: no cluster answers, or it refuses the connection.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if _is_loopback(address):

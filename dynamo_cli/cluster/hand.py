@@ -1,4 +1,4 @@
-"""What runs in the Ray actor of a node: it starts the outpost, and ends it when the raylet ends."""
+"""Runs in the Ray actor of a node: starts the outpost, and ends it when Ray's raylet ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dynamo_cli.host import lifeline
 from dynamo_cli.supervisor.post import Versions
 
 LOOK_S = 0.25
-"""Seconds between two looks whether the raylet still runs."""
+"""Seconds between two checks whether the raylet still runs."""
 
 
 class Hand:
@@ -24,7 +24,7 @@ class Hand:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
-        """End when the raylet is gone: nobody else would end this process then."""
+        """End this process when the raylet has ended, since nothing else does."""
         while os.getppid() == self._raylet:
             time.sleep(LOOK_S)
         os._exit(1)
@@ -33,11 +33,11 @@ class Hand:
         """Start the outpost; returns the class and the message of an error, if there is one.
 
         Args:
-            post: a pickled `Post`, which another release could not read.
-            head: the versions of the head.
+            post: a pickled `Post`; only the same release can read it.
+            head: the versions of the head, to compare with those here.
         """
         if differs := Versions.here().differs(Versions(*head)):
-            return {"error": "UsageError", "message": f"it has other releases: {differs}."}
+            return {"error": "UsageError", "message": f"its releases differ: {differs}."}
         self._log = TemporaryFile("w+")  # noqa: SIM115 - it is open as long as the process
         command = lifeline.command_of("dynamo_cli.outpost")
         pipe = subprocess.PIPE
@@ -53,7 +53,7 @@ class Hand:
         return found
 
     def wait(self) -> str:
-        """Wait for the end of the outpost; returns the last line that it has written."""
+        """Wait for the end of the outpost; returns the last line of its output."""
         code = self._process.wait()
         self._log.seek(0)
         lines = self._log.read().strip().splitlines()

@@ -1,4 +1,4 @@
-"""Which node of a cluster runs what, and which could be used, but are not yet. Pure."""
+"""Decides on which machine each node of the plan runs, and which others are offered. Pure."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def offers(
 ) -> list[Node]:
     """The nodes without an outpost, except those that will take the place of a lost node.
 
-    Each has a name that no other node of the run has.
+    Each gets a name that no other node of the run has.
 
     Args:
         living: all nodes of the cluster that live.
-        planned: the nodes of the plan, by their position.
-        ids: the Ray id of the machine that each of them is now; empty if there is none.
+        planned: the nodes of the plan, by their position in it.
+        ids: for each position, the Ray id of the machine that it runs on now; empty if on none.
     """
     alive = {node.ray_id for node in living}
     lost = [planned[number] for number, ray_id in ids.items() if ray_id not in alive]
@@ -38,9 +38,9 @@ def offers(
 def place_of(number: int, machine: Node, ids: Mapping[int, str], living: Sequence[Node]) -> str:
     """The Ray id of the machine that a node of the plan is to run on; empty if there is none.
 
-    A node stays on its machine. If that has left the cluster, or has meanwhile taken the place of
-    another node of the plan, it is replaced by one that no node of the plan has: by the same
-    machine if that has come back, else by any with as many GPUs.
+    A node of the plan stays on its machine. If that machine has left the cluster, or is now used
+    for another node of the plan, the node gets a machine that no node of the plan has: the same
+    machine if it has come back with another id, else any machine with as many GPUs.
 
     Args:
         number: position of the node in the plan.

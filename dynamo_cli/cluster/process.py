@@ -29,11 +29,11 @@ from dynamo_cli.supervisor.post import Versions
 from dynamo_cli.topology import ProcessId
 
 LOOK_S = 2.0
-"""Seconds between two looks at the nodes of the cluster."""
+"""Seconds between two queries for the nodes of the cluster."""
 
 NO_PLACE = "no node of the cluster can be used for it"
 IDS = re.compile(r"\b[0-9a-f]{16,} ?")
-"""Ids of Ray, which say nothing to people and differ in each message."""
+"""Ids of Ray, which are removed from messages: they do not help people."""
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,8 @@ def main(process: ProcessId, config: ClusterConfig, control: socket.socket) -> N
 
 
 def _actor() -> Any:
-    """The class of the actor. Ray sends its code, so a node without our package can say so."""
+    """The class of the actor. Ray sends its code to the node, so that a node without this package
+    can report that it is missing."""
     import ray  # noqa: PLC0415
 
     class Outpost:
@@ -137,7 +138,7 @@ class Cluster:
             ray.kill(before)
         nodes = _living()
         self._ids[node] = place_of(node, self._nodes[node], self._ids, nodes)
-        self._seen(nodes)  # nobody is offered what was just taken
+        self._seen(nodes)  # the machine that was just taken is not offered any more
         if not self._ids[node]:
             self._ended(node, NO_PLACE)
             return
@@ -150,7 +151,7 @@ class Cluster:
         self._when_done(started, lambda done: self._started(node, outpost, done))
 
     def _look(self) -> None:
-        """Look for nodes again and again, in a thread: while Ray does not answer, the loop does."""
+        """Query the nodes every `LOOK_S`, in a thread: the query may block, the loop must not."""
         import ray  # noqa: PLC0415
 
         failed = False
@@ -159,7 +160,7 @@ class Cluster:
                 nodes = _living()
             except (ray.exceptions.RayError, RuntimeError, OSError) as error:
                 if not failed:
-                    logger.warning("Ray does not say which nodes there are: %s", _words(error))
+                    logger.warning("Ray does not list the nodes of its cluster: %s", _words(error))
                 failed = True
             else:
                 failed = False
@@ -167,14 +168,14 @@ class Cluster:
             time.sleep(LOOK_S)
 
     def _seen(self, nodes: list[Node]) -> None:
-        """Tell of nodes that have joined the cluster, or left it."""
+        """Send the offered nodes to the supervisor if they have changed."""
         offered = offers(nodes, self._nodes, self._ids)
         if offered != self._offered:
             self._offered = offered
             self._control.send(NodesOffered(offered))
 
     def _call(self, callback: Callback) -> None:
-        """Have the loop call this; from any thread."""
+        """Have the loop call `callback`; may be called from any thread."""
         self._callbacks.put(callback)
         os.eventfd_write(self._bell, 1)
 

@@ -1,6 +1,6 @@
 """Lists the nodes of a Ray cluster, in a process of its own: ``python -m ... ADDRESS``.
 
-So the command itself never imports Ray. The report is a line of JSON.
+Because of this process, the command itself never imports Ray. The report is a line of JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dynamo_cli.supervisor.post import Versions
 
 CHECK = "check"
 NODE_S = 20.0
-"""How long all nodes together may take to say which releases they have, seconds."""
+"""How long all nodes together may take to report their releases, seconds."""
 
 
 def survey(address: str) -> Survey:
@@ -34,7 +34,7 @@ def survey(address: str) -> Survey:
 
 
 def checked(address: str) -> tuple[Survey, dict[str, str]]:
-    """The nodes, and how the releases of each differ from those here, by its name.
+    """The nodes, and for each by its name how its releases differ from those here.
 
     Raises: as `survey`.
     """
@@ -97,7 +97,7 @@ def living() -> list[dict[str, Any]]:
 
 
 def _differences(nodes: list[dict[str, Any]]) -> dict[str, str]:
-    """Ask each node for its releases; what is wrong there, by name."""
+    """Ask each node for its releases; returns by name how they differ, empty if they do not."""
     import ray  # noqa: PLC0415
     from ray.util.scheduling_strategies import (  # noqa: PLC0415
         NodeAffinitySchedulingStrategy as On,

@@ -158,7 +158,7 @@ class DashboardClient:
 
 
 def _other_version(url: str, error: Exception) -> CannotWatch:
-    return CannotWatch(f"{url} is another version of dynamo-llm than this one: {error}.")
+    return CannotWatch(f"{url} runs another version of dynamo-llm than this one: {error}.")
 
 
 def _why(error: Exception) -> str:

@@ -92,4 +92,4 @@ async def _run(lines: bytes, options: list[str]) -> experiment.Report:
     try:
         return experiment.read_report(output)
     except msgspec.DecodeError as error:
-        raise CannotWatch(f"replay gave something else than its report: {error}.") from error
+        raise CannotWatch(f"the output of replay is not a report: {error}.") from error

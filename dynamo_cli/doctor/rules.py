@@ -113,7 +113,8 @@ def _remedy(step: TrialStep, facts: Facts) -> str:
     ]
     if companions and (step.name in companions or step.name == "transformers"):
         return (
-            f"pip uninstall {' '.join(companions)}: they do not fit this torch, nobody needs them"
+            f"pip uninstall {' '.join(companions)}: they do not work with this torch; nothing "
+            "here needs them"
         )
     return INSTALL
 

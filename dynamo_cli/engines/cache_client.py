@@ -1,7 +1,8 @@
-"""An engine's side of the host cache: slots that it may write to, and blocks that were found. Pure.
+"""An engine's client of the host cache: slots that it may write to, and blocks that were found.
+Pure.
 
 Every kind of engine uses it. The process that owns the engine connects it with the link to the host
-cache, and passes on what comes. See `messages.host_cache` for the words used here.
+cache, and passes on the messages that come. See `messages.host_cache` for the words used here.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ NO_SLOT, NO_CACHE, LATE = "no_slot", "no_cache", "late"
 """Why blocks were not stored: no empty slot, no host cache; or not looked up: a late answer."""
 
 STEPS_AHEAD = 3
-"""Slots are lent for this many full steps; those of one step are used up until the next but one."""
+"""An engine is lent slots for this many full steps: new slots come one or two steps after those of
+a step were used."""
 
 FromHostCache = SlotsLent | BlocksFound | CacheRefused
 
@@ -57,17 +59,17 @@ class Copied:
 
 @dataclass(slots=True)
 class _Search:
-    """A request's question.
+    """A request's question to the host cache, and the answer.
 
     Attributes:
-        name: of the question, on the link. A request may ask again while the answer to its last
-            question is still on the way.
-        keys: blocks that were asked for.
-        asked_ns: when.
-        slots: where each key is, without those that are missing; None until the answer comes.
-        pinned: whether the host cache keeps the slots for this request.
-        busy: whether the slots count as busy, because the host cache that pinned them is gone.
-        number: of the question, from 1 on.
+        name: name of the question on the link. It is not the request's id, since a request may ask
+            again while the answer to its last question is still on the way.
+        keys: keys of the blocks that were asked for.
+        asked_ns: when the question was sent.
+        slots: the slot of each key that was found; None until the answer comes.
+        pinned: whether the host cache keeps the blocks in these slots for this request.
+        busy: whether the slots count as busy, because the link over which they were pinned is gone.
+        number: number of the question, counted from 1 on.
     """
 
     name: str
@@ -89,8 +91,8 @@ class CacheClient:
 
     Args:
         slot_bytes, layout, reserve: see `OpenCache`.
-        block_tokens: tokens of one block.
-        slots: number of slots of the memory.
+        block_tokens: tokens per block.
+        slots: number of slots that the memory of the host cache has.
         clock: gives nanoseconds; only differences count.
 
     Attributes:
@@ -114,9 +116,9 @@ class CacheClient:
     _send: Callable[[Message], bool] = _nothing
     _owe: Callable[[Message], bool] = _nothing
     _open: bool = False
-    _prompt: bool = True  # whether the host cache has answered lately
+    _prompt: bool = True  # False from a late answer on, until the host cache sends a message
     _lent: deque[int] = field(default_factory=deque)
-    # How many readers and writers each slot of an earlier life of the host cache still has.
+    # Slots of an earlier link that are still read or written -> how many copies do so.
     _busy: Counter[int] = field(default_factory=Counter)
     _writing: set[int] = field(default_factory=set)
     _searches: dict[str, _Search] = field(default_factory=dict)  # by request
@@ -127,17 +129,17 @@ class CacheClient:
     # -- for the process -------------------------------------------------------------------
 
     def connect(self, send: Callable[[Message], bool], owe: Callable[[Message], bool]) -> None:
-        """Set how messages get to the host cache: `send` may be refused, `owe` is not."""
+        """Set how messages get to the host cache: a full link refuses `send`, but not `owe`."""
         self._send, self._owe = send, owe
 
     def opened(self) -> None:
-        """There is a new link: introduce this engine. The host cache may be a new one."""
+        """Open the cache over a new link, perhaps to a host cache that was started again."""
         self._open, self._prompt, self.refused = True, True, ""
         busy = packing.pack(list(self._busy))
         self._owe(OpenCache(self.slot_bytes, self.layout, self.reserve, busy))
 
     def lost(self) -> None:
-        """The link is gone, with all that was promised; copies that run go on."""
+        """Forget answers and lent slots, because the link is gone; copies that run go on."""
         self._open = False
         self._asked.clear()
         self._lent.clear()
@@ -181,12 +183,12 @@ class CacheClient:
 
     @property
     def room_tokens(self) -> int:
-        """Longest prompt that surely finds room: others may take half of the slots."""
+        """Longest prompt that is handed over by the host cache, tokens: half of the slots."""
         return self.slots // 2 * self.block_tokens if self._open else 0
 
     @property
     def answers(self) -> bool:
-        """Whether there is a host cache that has answered lately."""
+        """Whether there is a host cache and its last answer was not late."""
         return self._open and self._prompt
 
     @property
@@ -200,11 +202,11 @@ class CacheClient:
         return self._questions
 
     def waits(self, since: int = 0) -> bool:
-        """Whether any request waits for an answer, of those that asked after so many questions."""
+        """Whether any request waits for an answer to a question with a number above `since`."""
         return any(search.number > since for search in self._asked.values())
 
     def copies(self, worker: int, *, prefill: bool) -> HostCopies:
-        """The report on copies."""
+        """The report on all copies of this engine since its start."""
         return HostCopies(
             prefill=prefill,
             worker=worker,
@@ -254,9 +256,10 @@ class CacheClient:
         search.slots = {}
 
     def reset(self, reading: Collection[str]) -> None:
-        """The engine has forgotten its blocks; nothing that is older is loaded or stored.
+        """Forget found blocks and lent slots, because the engine has forgotten its blocks.
 
-        The slots that it was lent go back: the host cache takes what comes in them for old.
+        So no block that is older is loaded or stored. The lent slots go back, since the host cache
+        would drop blocks that are written to them.
 
         Args:
             reading: requests whose blocks are being loaded now; these go on.
@@ -269,7 +272,7 @@ class CacheClient:
             self._lent.clear()
 
     def _drop(self, search: _Search) -> None:
-        """Read neither what was found nor what a later answer finds."""
+        """Release the blocks that were found, or that an answer still on its way has found."""
         self._asked.pop(search.name, None)
         if search.pinned:
             self._owe(BlocksRead(search.name))
@@ -283,7 +286,7 @@ class CacheClient:
         return (search.slots if search is not None else None) or {}
 
     def end(self, request_id: str) -> None:
-        """The blocks found for this request are not read any more, or its answer is not needed."""
+        """Release the blocks that were found for this request, and forget its question."""
         search = self._searches.pop(request_id, None)
         if search is not None:
             self._drop(search)
@@ -291,7 +294,7 @@ class CacheClient:
     # -- for the engine: storing ------------------------------------------------------------
 
     def take(self, count: int) -> list[int]:
-        """Take empty slots to write to, at most `count`; what is missing counts as dropped."""
+        """Take up to `count` empty slots to write to; missing slots count as dropped blocks."""
         if not self._open:
             self.dropped[NO_CACHE] += count
             return []
@@ -304,9 +307,9 @@ class CacheClient:
     def written(
         self, keys: list[bytes], slots: list[int], blocks: bytes = b"", parents: bytes = b""
     ) -> None:
-        """Blocks are complete in slots that were taken; the host cache owns the slots now."""
+        """Hand over blocks that are complete in slots which were taken."""
         mine = [index for index, slot in enumerate(slots) if slot not in self._busy]
-        if len(mine) < len(slots):  # the host cache has died meanwhile
+        if len(mine) < len(slots):  # the link was lost since they were taken
             self.unused([slot for slot in slots if slot in self._busy])
             blocks, parents = _chosen(blocks, mine), _chosen(parents, mine)
             keys, slots = [keys[index] for index in mine], [slots[index] for index in mine]
@@ -315,7 +318,7 @@ class CacheClient:
             self._owe(BlocksWritten(keys, packing.pack(slots), blocks, parents))
 
     def unused(self, slots: list[int]) -> None:
-        """Give slots back that were taken, and that nothing writes to any more."""
+        """Give back slots that were taken, and that nothing writes to any more."""
         self._writing.difference_update(slots)
         if rest := [slot for slot in slots if slot not in self._busy]:
             self._owe(SlotsReturned(packing.pack(rest)))

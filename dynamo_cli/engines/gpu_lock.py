@@ -1,7 +1,8 @@
 """A lock per GPU: engines on the same GPU are loaded one after the other.
 
 vLLM measures the free memory of the whole device before, during and after loading. If another
-engine takes memory meanwhile, vLLM counts it as its own, and one of the two fails to start.
+engine takes memory meanwhile, vLLM counts that memory as its own, and one of the two engines fails
+to start.
 """
 
 from __future__ import annotations
@@ -36,7 +37,11 @@ def alone_on(devices: Sequence[Device], folders: Path = BUSES) -> Iterator[None]
     with ExitStack() as held:
         for bus in sorted({device.bus for device in devices}):
             if (descriptor := _open(folders / bus)) is None:
-                logger.warning("GPU %s cannot be locked: engines may load there at once", bus)
+                logger.warning(
+                    "GPU %s cannot be locked: if two engines load there at the same time, one of "
+                    "them may fail to start",
+                    bus,
+                )
                 continue
             held.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX)

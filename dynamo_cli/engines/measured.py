@@ -1,4 +1,4 @@
-"""Results of measuring a real engine: sums over steps, and bursts of requests. Pure."""
+"""Results of measurements of a real engine: sums over steps, and bursts of requests. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class MeasuredRun(msgspec.Struct, frozen=True):
     """Several steps of an engine: sums over all of them.
 
     Attributes:
-        kind: ``prefill`` or ``decode``, whichever most of the work was.
+        kind: ``prefill`` or ``decode``: what these steps measure.
         steps: number of steps.
         prefill_requests: number of prompts of which something was computed.
         prefill_tokens: prompt tokens that were computed.
@@ -72,12 +72,13 @@ def pairs(tokens: int, before: int) -> int:
 
 
 class Burst(msgspec.Struct, frozen=True):
-    """Requests that an engine got all at once; the profile is checked against them, not fitted.
+    """Requests that an engine got all at once. A profile is compared with them, but not fitted to
+    them.
 
     Attributes:
         lengths: prompt and output tokens of each request.
-        ttft_s: time to first token of each request; empty before it is measured.
-        total_s: time until the last token of all.
+        ttft_s: time to first token of each request, seconds; empty before it is measured.
+        total_s: time until the last token of all requests, seconds.
     """
 
     lengths: tuple[tuple[int, int], ...]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dynamo_cli.units import US_NS
 
 LEAST_TOKENS = 128
-"""A step with fewer prompt tokens takes as long as one without a prompt, and says nothing."""
+"""Steps with fewer prompt tokens are not counted: they take about as long as steps without any."""
 
 FORGET = 0.9
-"""Factor by which each such step reduces the weight of all older ones."""
+"""Factor by which each step that is counted reduces the weight of all older ones."""
 
 
 class PrefillPace:
@@ -19,16 +19,18 @@ class PrefillPace:
         self._tokens = self._ns = 0.0
 
     def scheduled(self, tokens: int) -> None:
-        """So many prompt tokens more are being computed."""
+        """Note that this many more prompt tokens are being computed."""
         self._scheduled += tokens
 
     def stepped(self, ns: int, *, ended: bool) -> None:
-        """A step of the engine's loop took this time.
+        """Note how long a step of the engine's loop took.
 
         Args:
-            ended: whether there were any outputs. If not, what was scheduled may still run.
+            ns: its duration, nanoseconds.
+            ended: whether it had outputs. If not, the scheduled tokens may still be computed, and
+                the next steps count for them too.
         """
-        if self._scheduled:  # else it only waited, or computed answers
+        if self._scheduled:  # else it waited, or computed only tokens of answers
             self._spent_ns += ns
         if not ended:
             return
@@ -38,5 +40,5 @@ class PrefillPace:
         self._scheduled = self._spent_ns = 0
 
     def us(self, tokens: int) -> int:
-        """Time to compute so many tokens, microseconds; 0 if it is not known."""
+        """Time to compute this many prompt tokens, microseconds; 0 if it is not known."""
         return round(tokens * self._ns / self._tokens / US_NS) if self._tokens else 0

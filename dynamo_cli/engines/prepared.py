@@ -16,13 +16,13 @@ class Prepared:
     Attributes:
         client: index of the processor that it belongs to.
         message: the request as it came.
-        family: the same for all siblings of one prompt (n > 1).
+        family: the same for all requests of one API request with n > 1.
         prompt_tokens: length of the prompt.
         priority: requests with a smaller one come first.
-        suitable: its prompt can be prefilled by another engine.
-        begin: the engine's own form of it.
-        unfinished: what is left to do before it is started; each step of it takes a millisecond at
-            most. Whoever starts it without having gone through this does all of it then.
+        suitable: whether another engine can prefill its prompt.
+        begin: the request in the form that the engine needs to start it.
+        unfinished: work that is left before it is started, in parts of a millisecond at most. What
+            the caller has not iterated over by then is done by the start.
         pushed_ns: when its prompt was given to the prefill queue, on the monotonic clock; 0 if it
             was not.
     """

@@ -1,7 +1,7 @@
 """The protocols that every engine implements, whether it computes or only simulates.
 
-Every engine is an `Engine`. A worker gives it requests by its `DecodeSide`, which also has what is
-needed with prefill workers; a prefill worker uses its engine's `PrefillSide`.
+Every engine is an `Engine`. A worker gives requests to its engine through the `DecodeSide`, which
+also has what disaggregation needs there. A prefill worker uses the `PrefillSide` of its engine.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Engine(Protocol):
 
     @property
     def prefill_side(self) -> PrefillSide:
-        """What a prefill worker uses beside all this."""
+        """What a prefill worker uses to give jobs to the engine."""
 
     @property
     def cache_client(self) -> CacheClient | None:
-        """Its side of the host cache; None if there is none."""
+        """The engine's client of the host cache; None without a host cache."""
 
     @property
     def batch_limits(self) -> tuple[int, int]:
@@ -46,7 +46,8 @@ class Engine(Protocol):
 
     @property
     def holdings(self) -> Held | None:
-        """What the prefix cache holds, as of the last step or call; None when nobody asked."""
+        """What the prefix cache holds, as of the last step or call; None if the engine was built
+        without KV events."""
 
     @property
     def asleep(self) -> bool:
@@ -75,15 +76,18 @@ class Engine(Protocol):
         """Run one step of the whole batch; yields (processor, outputs of its requests)."""
 
     def take_failed(self) -> list[tuple[int, str, DynamoError]]:
-        """Requests that failed alone since the last call: processor, id, and why.
+        """Requests that have failed since the last call while the engine goes on.
 
         The engine holds nothing of them any more.
+
+        Returns:
+            for each the processor, the id, and why it failed.
         """
 
     def rest(self) -> None:
-        """Wait a moment if the last step had nothing to do and the next would have nothing either.
+        """Wait a moment if the last step had nothing to do, since the next has nothing to do yet.
 
-        Must be called after all outputs of the step are sent, so that they do not wait for this.
+        Must be called after all outputs of the step are sent, so that the outputs do not wait.
         """
 
     def call(self, message: CallUtility) -> UtilityAnswer:
@@ -112,7 +116,7 @@ class DecodeSide(Protocol):
     def prepare(self, client: int, message: AddRequest) -> Prepared:
         """Read and check a request without starting it. Raises as `Engine.add`.
 
-        Nothing of it is held; what takes long is left to `Prepared.unfinished`.
+        The engine holds nothing of it yet. Work that takes long is left to `Prepared.unfinished`.
         """
 
     def start(self, prepared: Prepared, kv_transfer_params: dict[str, Any] | None = None) -> None:
@@ -132,21 +136,21 @@ class DecodeSide(Protocol):
     def known_tokens(self, prepared: Prepared, cached_tokens: int) -> int | None:
         """How many leading tokens of the prompt need not be computed.
 
-        These are the `cached_tokens`, and those after them that the host cache holds. They stay
-        there until the request has loaded them, or `forget_known`.
+        These are the `cached_tokens`, and the tokens after them that the host cache has. The host
+        cache keeps their blocks until the request has loaded them, or until `forget_known`.
 
         Returns:
             None as long as the host cache has not answered; call it again then.
         """
 
     def forget_known(self, request_id: str) -> None:
-        """A request is not started here now, whatever `known_tokens` has found for it."""
+        """Release what `known_tokens` has found for a request, which is not started here now."""
 
     def take_started(self) -> list[str]:
         """Requests that have given their first token in this engine since the last call."""
 
     def take_unneeded(self) -> list[str]:
-        """Transfers whose blocks were taken, or will not be, since the last call."""
+        """Transfers whose blocks this engine does not need any more, since the last call."""
 
     def stats(
         self, *, placements: Mapping[str, int], fallbacks: Mapping[str, int], away: int, kept: int
@@ -168,7 +172,7 @@ class PrefillSide(Protocol):
         """
 
     def release(self, transfer_ids: list[str]) -> None:
-        """The decode worker has taken these blocks, or does not want them; ignores unknown ids."""
+        """Free blocks that their decode worker does not need any more; unknown ids are ignored."""
 
     def owner_gone(self, worker: int) -> None:
         """Release all blocks for this decode worker, which is gone."""

@@ -1,15 +1,15 @@
-"""How many tokens a step may have, so that no step takes long while answers stream.
+"""Limits how many tokens a step may have, so that no step takes long while answers stream.
 
-Every answer waits for the whole step. vLLM fills a step with as many prompt tokens as the engine
-can take at once, 8,192 or more on a GPU. Answers that stream get no token until all of these are
-computed. A device computes a few thousand tokens just as efficiently. So a step is limited to a few
-thousand while any answer streams; otherwise steps are as large as vLLM makes them. This is the
-"stall-free batching" of Sarathi-Serve (Agrawal et al., OSDI 2024), with one exception.
+An answer that streams gets its next token when the whole step is computed. vLLM fills a step with
+as many prompt tokens as the engine can take at once, 8,192 or more on a GPU. A device computes a
+few thousand tokens just as efficiently. So a step is limited to a few thousand prompt tokens while
+any answer streams; otherwise steps are as large as vLLM makes them. This is the "stall-free
+batching" of Sarathi-Serve (Agrawal et al., OSDI 2024), with one exception.
 
-The exception: one pause of 0.2 s in hundreds of tokens is hardly seen, and a prompt that is
-computed at once has its first token sooner than one that is computed in parts. So each answer may
-be delayed by one long step. After that, steps are short until all answers that the long step
-delayed have ended, or until these answers have got `STEPS_BETWEEN` more tokens.
+The exception: users hardly see one pause of 0.2 s in hundreds of tokens, and a prompt that is
+computed in one step has its first token sooner than one that is computed in parts. So each answer
+may be delayed by one long step. After that step, steps are short until all answers that it delayed
+have ended, or until these answers have got `STEPS_BETWEEN` more tokens.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 STEPS_BETWEEN = 200
-"""With this many tokens after each long gap, less than 1 % of an answer's gaps are long, and their
-99th percentile is a gap between short steps."""
+"""With this many tokens after each long gap, less than 1 % of the gaps between an answer's tokens
+are long, so that the 99th percentile of the gaps comes from short steps."""
 
 
 class StepBudget:
@@ -27,9 +27,9 @@ class StepBudget:
     Args:
         most: most tokens that the engine can take in a step.
         prompt_tokens: most prompt tokens of a short step.
-        each: most tokens of a step that one streaming answer takes: 1, and more with speculative
+        each: most tokens that one streaming answer takes in a step: 1, or more with speculative
             decoding.
-        turns: in how many steps an answer gets one token: the number of stages of a pipeline.
+        turns: number of steps in which an answer gets one token: the pipeline-parallel size.
     """
 
     def __init__(self, most: int, prompt_tokens: int, each: int = 1, turns: int = 1) -> None:
@@ -42,8 +42,8 @@ class StepBudget:
         """Return the most tokens of a step.
 
         Args:
-            step: its number; numbers only grow.
-            streams: the requests whose answers stream.
+            step: number of the step; numbers only grow.
+            streams: ids of the requests whose answers stream.
         """
         if not streams or self._may_be_long(step, streams):
             return self._most

@@ -162,13 +162,17 @@ class Exchange:
 
     def _send(self, message: ForProcessor, arrival_ns: int) -> Call:
         if not self._loads:
-            raise NotReady("no processor can take requests right now.", retry_after_s=1)
+            raise NotReady(
+                "no processor can take requests right now; try again soon.", retry_after_s=1
+            )
         return self._send_to(min(self._loads, key=self._loads.__getitem__), message, arrival_ns)
 
     def _send_to(self, processor: ProcessId, message: ForProcessor, arrival_ns: int) -> Call:
         call = Call(message, processor, arrival_ns)
         if not self._switchboard.send(processor, message):
-            raise Overloaded(f"too many requests wait for {processor.name}.", retry_after_s=1)
+            raise Overloaded(
+                f"too many requests wait for {processor.name}; try again soon.", retry_after_s=1
+            )
         self._calls[call.key] = call
         if processor in self._loads:
             self._loads[processor] += 1

@@ -68,7 +68,7 @@ def read_gpus() -> list[Gpu]:
         return []
     except pynvml.NVMLError as error:
         raise ResourceError(
-            f"the NVIDIA driver does not answer ({error}); nvidia-smi says whether it is well."
+            f"the NVIDIA driver does not answer ({error}); nvidia-smi shows whether it works."
         ) from error
 
 
@@ -103,7 +103,9 @@ def _named(gpus: Sequence[Gpu], name: str) -> Gpu:
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        raise ResourceError(f"CUDA_VISIBLE_DEVICES names {name!r}, and several GPUs begin so.")
+        raise ResourceError(
+            f"CUDA_VISIBLE_DEVICES names {name!r}, and the names of several GPUs begin so."
+        )
     here = ", ".join(f"{gpu.device.name} ({gpu.device.uuid})" for gpu in gpus) or "none"
     raise ResourceError(f"CUDA_VISIBLE_DEVICES names {name!r}, which is not here; there is {here}.")
 

@@ -70,7 +70,9 @@ def adopt() -> bool:
     Returns:
         whether the system allows it.
     """
-    without = "it is not seen how engines and processors die, and they may outlive a killed parent"
+    without = (
+        "it is not known how engines and processors died, and they may outlive a killed parent"
+    )
     with may_fail("prctl(PR_SET_CHILD_SUBREAPER)", without):
         _prctl(PR_SET_CHILD_SUBREAPER, 1)
         return True

@@ -1,4 +1,4 @@
-"""The tier on disk with its file: what `Disk` decides is done by the threads of `DiskFile`."""
+"""Joins the halves of the tier on disk: `Disk` decides what is copied, `DiskFile` copies it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ class Below:
     """The tier on disk.
 
     Args:
-        config: the plan of the host cache, which has a disk.
-        memory: the tier above.
-        reach: what the router is told of both tiers.
+        config: the configuration of the host cache; its `disk` is set.
+        memory: the tier in memory.
+        reach: the blocks in memory or on disk, as the router is told of them.
         clock: gives nanoseconds; only differences count.
-        wake_by: is told of the eventfd that is set when a copy has ended.
+        wake_by: is called with an eventfd; the loop must wake up when it is set, because a copy
+            has ended.
 
     Attributes:
-        disk: what is there.
+        disk: the blocks on disk.
     """
 
     def __init__(
@@ -46,14 +47,14 @@ class Below:
         self.disk = Disk(memory, config.disk.size_bytes, clock, reach)
 
     def opened(self) -> None:
-        """An engine has said how large blocks are: make the file, if there is none."""
+        """Make the file if there is none and an engine has said how large blocks are."""
         if self._file is not None or self.disk.off or not self._memory.slots:
             return
         try:
             self._file = DiskFile(self._folder, self._config.path, self._memory.slot_bytes)
         except OSError as error:
             why = oserrors.reason(error)
-            self._off(f"{self._folder} takes no file: {why}")
+            self._off(f"no file can be made in {self._folder}: {why}")
             return
         self._wake_by(self._file.wake)
         self.disk.opened()
@@ -75,7 +76,7 @@ class Below:
         return bool(ended)
 
     def begin(self) -> None:
-        """Begin the copies that are due."""
+        """Begin the copies that `disk` has decided on."""
         if self._file is not None:
             for job in self.disk.jobs():
                 self._file.begin(job)

@@ -1,10 +1,10 @@
-"""The blocks of the host cache: which slot holds which, and which is evicted next. Pure.
+"""The blocks of a tier of the host cache: in which slots they are, and which is evicted next. Pure.
 
-The block that was not used for the longest time is evicted first, but never a pinned one, and never
-one that other blocks of the cache follow: engines look up a prompt block by block, so that a block
-without the one before it could never be found. Which block follows which is known from sequence
-hashes. Engines send none if the router does not use them; then only the order of use counts. The
-last block of a prompt counts as used before the first one, so that it is evicted before it.
+The least recently used block is evicted first, with two exceptions. A pinned block is not evicted,
+and neither is a block that another block of the tier follows: engines look up a prompt block by
+block, so a block without the block before it could never be found. Sequence hashes say which block
+follows which. If the router uses no sequence hashes, engines send none; then only the order of use
+counts. Of the blocks of one prompt, the last counts as the least recently used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dynamo_cli.kv.hashes import ROOT
 from dynamo_cli.kv.holdings import Holdings
 
 LEAST_STALE = 1_000
-"""So many entries of the queue may be out of date in any case; with more it may be made anew."""
+"""The queue is not rebuilt for fewer entries that are out of date than this."""
 
 
 @dataclass(slots=True, eq=False)
@@ -25,13 +25,14 @@ class Block:
     """A block in a slot.
 
     Attributes:
-        key: the engines' key of it.
-        sequence_hash: what the router knows it by; `ROOT` if that is not known.
-        parent: what the router knows the block before it by; `ROOT` for a first block.
-        before: the block before it in the prompt, if it is in the cache and known.
-        followers: number of blocks in the cache that directly follow it.
-        pins: number of requests that read it.
-        used: when it was used last, in uses of all blocks.
+        key: the name by which engines know the block.
+        slot: its slot in memory, or its place in the file on disk.
+        sequence_hash: the name by which the router knows it; `ROOT` if it is not known.
+        parent: sequence hash of the block before it; `ROOT` for a first block.
+        before: the block before it in the prompt; None if that is not in the tier, or not known.
+        followers: number of blocks in the tier that directly follow it.
+        pins: number of reasons to keep it, such as requests that read it.
+        used: number of its last use, counted over the uses of all blocks.
     """
 
     key: bytes
@@ -53,8 +54,9 @@ class TierBlocks:
     """All blocks of one tier of the host cache.
 
     Args:
-        holdings: what the router is told of them; made if not given.
-        reach: what the router is told of all tiers together; None if there is only this one.
+        holdings: the blocks of this tier, as the router is told of them; made if not given.
+        reach: the blocks of all tiers, as the router is told of them; None if there is only this
+            tier.
 
     Attributes:
         holdings: as above.
@@ -62,7 +64,7 @@ class TierBlocks:
     """
 
     def __init__(self, holdings: Holdings | None = None, reach: Holdings | None = None) -> None:
-        # Blocks come with their hashes, not with tokens.
+        # The block size is needed only to hash tokens; here blocks come with their hashes.
         self.holdings = holdings if holdings is not None else Holdings(block_size=0)
         self._told = [self.holdings] if reach is None else [self.holdings, reach]
         self.pinned = 0
@@ -88,12 +90,13 @@ class TierBlocks:
         """Add a block that is not in the cache.
 
         Args:
-            sequence_hash, parent: of the block and of the one before it; both `ROOT` if they are
-                not known.
+            sequence_hash: of the block; `ROOT` if it is not known.
+            parent: sequence hash of the block before it; `ROOT` if there is none, or if it is not
+                known.
         """
         block = self._by_key[key] = self._by_slot[slot] = Block(key, slot)
-        # Of several blocks with one hash, as of the groups of hybrid models, the first stands for
-        # all of them.
+        # In hybrid models, each group of layers has a block with this hash: the first one stands
+        # for all of them.
         if sequence_hash != ROOT and sequence_hash not in self._by_hash:
             block.sequence_hash, block.parent = sequence_hash, parent
             self._by_hash[sequence_hash] = block
@@ -105,7 +108,7 @@ class TierBlocks:
         return block
 
     def use(self, blocks: Sequence[Block]) -> None:
-        """Note that these blocks of one prompt, in their order, are used now."""
+        """Note that these blocks are used now; they are given in the order of their prompt."""
         for block in reversed(blocks):
             self._uses += 1
             block.used = self._uses
@@ -125,7 +128,7 @@ class TierBlocks:
             self._enqueue(block)
 
     def evict(self) -> int | None:
-        """Drop the block to evict next; returns its slot, None if no block can be evicted."""
+        """Drop the block to evict next; returns its slot, or None if no block can be evicted."""
         while self._queue:
             used, slot = heappop(self._queue)
             block = self._by_slot.get(slot)
@@ -135,7 +138,7 @@ class TierBlocks:
         return None
 
     def drop(self, block: Block) -> None:
-        """Forget a block of the cache, which is not pinned."""
+        """Forget a block of the tier."""
         del self._by_key[block.key], self._by_slot[block.slot]
         if block.sequence_hash != ROOT:
             del self._by_hash[block.sequence_hash]

@@ -1,9 +1,9 @@
 """The tier on disk, below the memory: what is written to it, and what is read back. Pure.
 
-Each new block of the memory is written to the disk soon after, as fast as the disk takes it, so
-that the memory can drop it at any time. A block that an engine asks for and that is only on disk is
-read into an empty slot first. The answer waits for that, but no longer than the engine would take
-to compute the block.
+Each block that comes into the memory is written to the disk soon after, so that it can be evicted
+from the memory at any time. If an engine asks for a block that is only on disk, the block is read
+into an empty slot first. The answer to the engine waits for that, but no longer than the engine
+would need to compute the block.
 
     memory:  slots, `HostCache`          disk:  places of the same size, `TierBlocks` of their own
       new block ---- write, from its slot, which is pinned ----> place
@@ -28,10 +28,11 @@ from dynamo_cli.topology import ProcessId
 from dynamo_cli.units import MS_NS, SECOND_NS
 
 MOST_WAIT_NS = 250 * MS_NS
-"""No answer waits longer than this: half of the time after which engines count it as late."""
+"""No answer waits longer than this: half of `FIND_TIMEOUT_NS`, after which engines do not wait for
+an answer."""
 
 GUESSED_BLOCK_NS = MS_NS
-"""Assumed time in which an engine computes a block, as long as the engine has not told its own."""
+"""Assumed time in which an engine computes a block, if its question does not say it."""
 
 STALLED_NS = SECOND_NS
 """While a read has taken longer than this, no other one is begun."""
@@ -40,14 +41,14 @@ MOST_WRITES = 8
 """Most blocks that are being written at the same time."""
 
 READ_SHARE = 4
-"""At most a slot in four is claimed for reads."""
+"""At most one slot in four (1 / `READ_SHARE`) is claimed for blocks that are being read."""
 
 MOST_FAILURES = 16
 """After so many failures in a row the disk is not used any more."""
 
 GONE, NO_ROOM, DISK_FULL = "gone", "no_room", "disk_full"
-"""Why a block was not written: it has left the memory before, the file has no place for it, or the
-disk is full."""
+"""Why a block was not written: it was evicted from the memory before, all places of the file are in
+use, or the disk is full."""
 
 SLOW = "slow"
 """Why a block on disk was not read: computing it is faster, or too much is being read already."""
@@ -60,10 +61,10 @@ class DiskJob(NamedTuple):
     """A copy between the memory and the file.
 
     Attributes:
-        write: whether it goes to the file.
-        number: of this job.
-        slot, place: where the block is in memory and in the file, in blocks.
-        checksum: what a block that is read must have.
+        write: whether the block goes from the memory to the file; else it is read.
+        number: number of this job, counted from 1 on.
+        slot, place: where the block is in memory and in the file, counted in blocks.
+        checksum: checksum that the block must have if it is read.
     """
 
     write: bool
@@ -78,7 +79,7 @@ class Done(NamedTuple):
 
     Attributes:
         failure: why it has failed, one of the reasons above; empty if it has not.
-        checksum: of the block that was written.
+        checksum: checksum of the block that was written.
     """
 
     job: DiskJob
@@ -88,7 +89,14 @@ class Done(NamedTuple):
 
 @dataclass(slots=True)
 class _Copy:
-    """A job that runs: its block in the tier it is copied from, and the questions that wait."""
+    """A job that runs.
+
+    Attributes:
+        block: the block in the tier that it is copied from; pinned there.
+        since_ns: when the job began.
+        stale: whether the cache was reset since, so that the copy is of no use.
+        waiting: questions of engines that wait for this block.
+    """
 
     job: DiskJob
     block: Block
@@ -101,16 +109,17 @@ class Disk:
     """The blocks on disk, and the copies between there and the memory.
 
     Args:
-        memory: the tier above.
-        size_bytes: size of the file.
+        memory: the tier in memory.
+        size_bytes: most bytes of the file.
         clock: gives nanoseconds; only differences count.
-        reach: what the router is told of both tiers; the memory has the same.
+        reach: the blocks in memory or on disk, as the router is told of them; `memory` has the same
+            object.
 
     Attributes:
         blocks: the blocks on disk; their slots are places in the file.
         waits: the questions that wait for reads.
-        dropped: blocks that were not written or not waited for, by reason.
-        off: why the disk is not used any more; empty while it is.
+        dropped: number of blocks that were not written, not read or not waited for, by reason.
+        off: why the disk is not used any more; empty while it is used.
     """
 
     def __init__(
@@ -135,14 +144,14 @@ class Disk:
         self._wanted = self._found = self._evicted = 0
 
     def opened(self) -> None:
-        """The size of slots is known."""
+        """Make the places of the file: from now on the size of a block is known."""
         if not self._places.count:
             self._places = Places(self._size_bytes // self._memory.slot_bytes)
 
     # -- writing -------------------------------------------------------------------------------
 
     def stored(self, blocks: Iterable[Block]) -> None:
-        """These blocks have come into the memory; they are written later."""
+        """Note blocks that have come into the memory, to write them later."""
         if self.off:
             return
         self._queue.extend(block.key for block in blocks)
@@ -151,7 +160,7 @@ class Disk:
             self.dropped[GONE] += 1
 
     def jobs(self) -> list[DiskJob]:
-        """The copies that begin now."""
+        """Return the copies to begin now; each is returned once."""
         while self._queue and len(self._writes) < MOST_WRITES:
             self._write(self._queue.popleft())
         new, self._new = self._new, []
@@ -200,11 +209,14 @@ class Disk:
         """Begin to read the blocks of a prompt that are only on disk, if that is worth it.
 
         Args:
-            slots: where the memory has them; it has pinned these blocks for this question.
+            engine: the engine that asks.
+            name: its name of the question.
+            keys: keys of the blocks, in the order of the prompt.
+            slots: the slot of each block, or `MISSING`; the found ones are pinned already.
             block_ns: time in which the engine computes a block; 0 if it is not known.
 
         Returns:
-            whether the answer must wait: `waits` has it then.
+            whether the answer must wait; if so, it comes from `waits`.
         """
         there = self.blocks.find(keys)
         if not any(there):
@@ -255,7 +267,7 @@ class Disk:
     # -- the end of copies ---------------------------------------------------------------------
 
     def done(self, done: Done) -> None:
-        """A copy has ended."""
+        """Take over the result of a copy that has ended."""
         copy = self._copies.pop(done.job.number)
         kind = self._writes if done.job.write else self._reads
         if kind.get(copy.block.key) is copy:
@@ -295,7 +307,8 @@ class Disk:
             self.blocks.use([added])
 
     def _was_read(self, copy: _Copy, done: Done) -> None:
-        """End a read. If it has failed, its place may be bad, and is not used again."""
+        """Take over a block that was read. If the read has failed, its place may be bad, and is not
+        used again."""
         block, found = copy.block, None
         self.blocks.unpin([block])
         if not done.failure and not copy.stale:
@@ -316,7 +329,8 @@ class Disk:
     # -- all of it -----------------------------------------------------------------------------
 
     def reset(self) -> None:
-        """Forget all blocks, also those that are being copied; the memory is reset after this."""
+        """Forget all blocks, also those that are being copied. The caller resets the memory
+        next."""
         self._queue.clear()
         for copy in self._copies.values():
             if copy.job.write and not copy.stale:
@@ -333,7 +347,7 @@ class Disk:
 
     @property
     def block_s(self) -> float | None:
-        """Time to read a block, seconds; None before any was read."""
+        """Mean time to read a block, seconds; None before any was read."""
         return self._reads_speed.unit_s
 
     def stats(self) -> DiskStats:

@@ -1,7 +1,7 @@
 """Copies blocks between the memory and a file on disk, with a few threads.
 
-The file has no name, so it is gone when this process ends, however that happens. No later process
-finds parts of blocks, or blocks of another model.
+The file has no name, so the system removes it when this process ends, however that happens. So no
+later process can find incomplete blocks, or blocks of another model.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ class DiskFile:
 
     Args:
         folder: where the file is.
-        memory: file of the memory; see `HostCacheConfig`.
+        memory: path of the memory of the host cache; see `HostCacheConfig`.
         slot_bytes: size of a block.
 
     Attributes:
         wake: an eventfd that is set when a copy has ended.
-        direct: whether copies go past the page cache.
+        direct: whether copies bypass the page cache (direct I/O).
 
     Raises:
-        OSError: there can be no such file.
+        OSError: the file cannot be made.
     """
 
     def __init__(self, folder: str, memory: str, slot_bytes: int) -> None:
@@ -57,7 +57,7 @@ class DiskFile:
         self._writers = ThreadPoolExecutor(WRITERS, "disk write")
 
     def begin(self, job: DiskJob) -> None:
-        """Let a thread do a copy; `take_done` has its end."""
+        """Let a thread do a copy; `take_done` returns its end."""
         (self._writers if job.write else self._readers).submit(self._run, job)
 
     def take_done(self) -> list[Done]:
@@ -98,12 +98,12 @@ class DiskFile:
         while rest and (read := os.preadv(self._file, [rest], offset)):
             rest, offset = rest[read:], offset + read
         if rest or xxh3_64_intdigest(self._slot(job)) != job.checksum:
-            self._tell(CORRUPT, "a block on disk is not what was written; it is computed again")
+            self._tell(CORRUPT, "a block on disk is corrupt; it is computed again, check the disk")
             return Done(job, CORRUPT)
         return Done(job)
 
     def _failure(self, job: DiskJob, error: OSError) -> str:
-        """The reason that stands for an error of the system; the first of each is logged."""
+        """The reason for an error of the system; the first error with each reason is logged."""
         if job.write and error.errno in NO_ROOM:
             reason = DISK_FULL
         else:

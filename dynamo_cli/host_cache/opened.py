@@ -1,4 +1,4 @@
-"""What one engine has of the host cache."""
+"""What the host cache knows of one engine that uses it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ MAX_LENT = 4096
 
 @dataclass(slots=True)
 class Opened:
-    """What an engine has of the cache.
+    """What an engine may read and write.
 
     Attributes:
         lent: empty slots that it may write to.
-        busy: slots that it still reads or writes because an earlier link let it, to this process or
-            to an earlier one.
-        read: blocks that it still reads because an earlier link let it, by their slots.
-        pinned: blocks that it reads, by request id.
-        reserve: how many slots it should be lent in advance.
-        stale: those of `lent` that it had when the cache was reset: what it writes there may have
-            been computed before.
-        short: whether it has fewer slots than it should have, because none could be evicted.
+        busy: slots without a known block that it still reads or writes. It got them over an earlier
+            link, to this process or to an earlier host cache process.
+        read: blocks that it still reads and found over an earlier link, by slot.
+        pinned: blocks that it found and may be reading, by request id.
+        reserve: number of slots that it should have been lent.
+        stale: slots of `lent` that it had when the cache was reset. A block that it writes there
+            may have been computed before the reset, so it is not kept.
+        short: whether it has fewer slots than it should, because no block could be evicted.
     """
 
     lent: set[int] = field(default_factory=set)

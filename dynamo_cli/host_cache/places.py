@@ -16,14 +16,14 @@ class Places:
 
     Attributes:
         count: as above.
-        full: whether the disk was full when the file had to grow last.
+        full: whether the disk had no room when the file was to grow the last time.
     """
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.full = False
         self._free: list[int] = []  # parts of the file that exist
-        self._missing: list[int] = []  # those for which there was no room
+        self._missing: list[int] = []  # parts of the file for which the disk had no room
         self._end = 0
         self._grows_ns = 0
 
@@ -42,10 +42,10 @@ class Places:
         return self._end - 1
 
     def put(self, place: int) -> None:
-        """Give back a place, which is free now."""
+        """Give back a place that holds no block any more."""
         self._free.append(place)
 
     def full_at(self, place: int, now_ns: int) -> None:
-        """There was no room on disk for this place."""
+        """Note that the disk had no room for this place; wait before the file grows again."""
         self.full, self._grows_ns = True, now_ns + FULL_REST_NS
         self._missing.append(place)

@@ -38,7 +38,7 @@ from dynamo_cli.units import SECOND_NS, US_NS
 
 STATS_INTERVAL_S = 0.25
 PATIENCE_S = 60.0
-"""Time after which the log says which engines keep the others from storing blocks, seconds."""
+"""Time after which the log names the engines that the host cache waits for, seconds."""
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class HostCacheProcess:
         self._switchboard.close()
 
     def _timeout_s(self) -> float | None:
-        """How long the next round may wait for a message; None is for ever."""
+        """How long the next round may wait for a message, seconds; None means without limit."""
         due = self._changed or self._cache.awaited or self._cache.rests
         timeout_s = STATS_INTERVAL_S if due else None
         answer_ns = self._below.disk.waits.due_ns if self._below is not None else None
@@ -111,9 +111,9 @@ class HostCacheProcess:
     def _answer(self) -> None:
         """Answer the engines' questions.
 
-        An engine may ask because another engine has told it that blocks are written. The message
-        about these blocks is on another link, and was sent before the question. So each link is
-        read once more before the answer.
+        A decode worker asks for blocks after a prefill worker has told it that they are written.
+        The prefill worker has told the host cache before, but on another link, which may not have
+        been read yet. So all links are read once more before the answers.
         """
         if self._searches:
             self._switchboard.poll(0)
@@ -170,12 +170,12 @@ class HostCacheProcess:
         )
 
     def _warn(self, now_s: float) -> None:
-        """Say once which engines keep the others from storing blocks."""
+        """Log once which engines keep all engines from storing blocks."""
         if self._cache.awaited and now_s >= self._warning_due_s:
             self._warning_due_s = float("inf")
             logger.warning(
-                "no engine can store blocks in the host cache before %s has said which of them it "
-                "still uses; blocks are not shared until then.",
+                "the host cache stores no blocks yet: it waits until %s has said which slots it "
+                "still uses. If this lasts, kill that process; it is started again.",
                 " and ".join(self._cache.awaited),
             )
 
@@ -211,7 +211,7 @@ class HostCacheProcess:
         self._changed = True
 
     def on_link(self, peer: ProcessId) -> None:
-        """A peer has started: an engine is awaited, and a router gets everything."""
+        """Note a new link to an engine; tell a new router of all blocks."""
         if peer.role in ENGINE_ROLES:
             self._cache.linked(peer)
         elif peer == ROUTER:
@@ -223,7 +223,7 @@ class HostCacheProcess:
             publisher.resync()
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
-        """The link to a peer is gone. An engine gets no answers; it may live and use its slots."""
+        """Drop the questions of an engine whose link is gone; it may live and use its slots."""
         if peer.role in ENGINE_ROLES:
             self._forget(peer)
             self._cache.parted(peer)
@@ -232,7 +232,8 @@ class HostCacheProcess:
         self._changed = True
 
     def _forget(self, engine: ProcessId, request_id: str | None = None) -> None:
-        """Drop questions that need no answer any more: of one request, or all of an engine."""
+        """Drop the questions of an engine about one request, or all of them if `request_id` is
+        None."""
         self._searches = [
             (peer, asked)
             for peer, asked in self._searches

@@ -1,4 +1,4 @@
-"""Why an engine cannot use the host cache, in words. Pure."""
+"""Says why an engine cannot use the host cache. Pure."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dynamo_cli.units import MIB
 
 
 class Slots(NamedTuple):
-    """What the slots of the memory are like.
+    """Size and layout of the slots of the memory.
 
     Attributes:
         size_bytes: size of the memory.
         slot_bytes: size of a slot; 0 until the first engine has said it.
-        layout: how blocks lie in them.
-        first: name of that first engine.
+        layout: model, data type and order of what is in a block, as the first engine describes it.
+        first: name of the first engine.
     """
 
     size_bytes: int
@@ -23,7 +23,7 @@ class Slots(NamedTuple):
     first: str
 
     def refusal(self, slot_bytes: int, layout: str) -> str:
-        """Why an engine with these blocks cannot use them, as one sentence; empty if it can."""
+        """Why an engine with such blocks cannot use the slots, in one sentence; empty if it can."""
         if not 0 < slot_bytes <= self.size_bytes:
             return (
                 f"one KV block takes {slot_bytes / MIB:.3g} MiB, and the host cache has "

@@ -1,4 +1,4 @@
-"""Slots that nobody gets for a while. Pure."""
+"""Slots that are lent to nobody for a while, because the engine that had them has died. Pure."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dynamo_cli.units import SECOND_NS
 
 REST_NS = 5 * SECOND_NS
-"""How long the slots of an engine that has died are lent to nobody. Ranks of an engine on several
-devices are processes of their own, which the kernel ends after it: their last copies may still
-run."""
+"""How long the slots of an engine that has died are lent to nobody. The ranks of an engine on
+several devices are processes of their own. The kernel ends them a little later than the engine's
+process, so their last copies may still be running."""
 
 
 class Resting:
-    """Slots and until when they rest; those that began first end first.
+    """Slots that rest, each with the time at which its rest ends.
 
     Args:
         clock: gives nanoseconds; only differences count.
@@ -30,16 +30,16 @@ class Resting:
         return iter(self._until_ns)
 
     def begin(self, slots: Iterable[int]) -> None:
-        """These slots rest from now on."""
+        """Let these slots rest for `REST_NS` from now on."""
         self._until_ns.update(dict.fromkeys(slots, self._clock() + REST_NS))
 
     def drop(self, slots: Iterable[int]) -> None:
-        """Those of these slots that rest do so no more."""
+        """End the rest of these slots; those that do not rest are ignored."""
         for slot in slots:
             self._until_ns.pop(slot, None)
 
     def ended(self) -> list[int]:
-        """The slots that have rested long enough, which rest no more."""
+        """Take the slots whose rest is over."""
         now_ns = self._clock() if self._until_ns else 0
         if next(iter(self._until_ns.values()), now_ns + 1) > now_ns:
             return []

@@ -7,25 +7,26 @@ from collections.abc import Callable
 from dynamo_cli.units import MS_NS, SECOND_NS
 
 FORGET = 0.98
-"""Factor by which each unit reduces the weight of all older ones: the last fifty or so count."""
+"""Factor by which each unit reduces the weight of all older ones: about the last fifty count."""
 
 GUESS_NS, GUESS_UNITS = MS_NS // 5, 4.0
-"""Assumed time of a unit before any was done, and the weight of this guess. The guess is short: a
-disk that seems slower than it is would not be used, and its speed would never be measured."""
+"""Assumed time of a unit before any was done, and the weight of this guess, in units. The guess is
+short on purpose: if it were too long, the disk would not be used, and its speed would never be
+measured."""
 
 STALE_NS = 10 * SECOND_NS
-"""After so long without any unit the guess holds again, for the same reason."""
+"""After this time without any unit, the guess replaces what was measured, for the same reason."""
 
 
 class ServiceTime:
-    """Time per unit of work, counting only time in which there is any.
+    """Time per unit of work; time in which no unit is being done does not count.
 
     Args:
         clock: gives nanoseconds; only differences count.
 
     Attributes:
-        units: units that were done.
-        spent_ns: time in which any were being done.
+        units: number of units that were done without an error.
+        spent_ns: time in which at least one unit was being done.
     """
 
     def __init__(self, clock: Callable[[], int]) -> None:
@@ -36,19 +37,19 @@ class ServiceTime:
         self._recent_units, self._recent_ns = GUESS_UNITS, GUESS_UNITS * GUESS_NS
 
     def begin(self) -> None:
-        """A unit begins."""
+        """Note that a unit begins."""
         if not self._running:
             self._forget()
             self._since_ns = self._clock()
         self._running += 1
 
     def _forget(self) -> None:
-        """Guess again if there was nothing to measure for long."""
+        """Go back to the guess if there was nothing to measure for `STALE_NS`."""
         if not self._running and self._clock() - self._since_ns > STALE_NS:
             self._recent_units, self._recent_ns = GUESS_UNITS, GUESS_UNITS * GUESS_NS
 
     def end(self, *, ok: bool) -> None:
-        """A unit has ended."""
+        """Note that a unit has ended; `ok` says whether without an error."""
         now_ns = self._clock()
         spent_ns = now_ns - self._since_ns
         self._since_ns = now_ns
@@ -60,10 +61,10 @@ class ServiceTime:
 
     @property
     def unit_s(self) -> float | None:
-        """Time of a unit, seconds; None before there was any."""
+        """Mean time of a unit, seconds; None before any was done."""
         return self._recent_ns / self._recent_units / SECOND_NS if self.units else None
 
     def within(self, span_ns: int) -> int:
-        """How many units are done within this time."""
+        """How many units can be done within this time."""
         self._forget()
         return int(span_ns * self._recent_units / self._recent_ns)

@@ -10,11 +10,12 @@ The state of a slot, and what changes it:
 
     free ---- claim, to read a block from the disk ----> filled: holds a block, or free again
 
-    busy: an engine still uses it because an earlier link let it ---- returned ----> free
+    busy: an engine still uses it, because of an earlier link ---- returned ----> free
 
-A host cache that was started again knows nothing. It lends no slot before every engine that was
-there before it has said which slots it still uses. One whose links were made anew knows what each
-engine had: that stays out of use until the engine has said what it still uses, or has ended.
+A host cache process that was started again knows nothing. It lends no slot before every engine that
+was started before it has said which slots it still uses. If only a link was lost and made anew, the
+process knows what the engine had. It lends that to nobody until the engine has said what it still
+uses, or has ended.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from dynamo_cli.messages.host_cache import MISSING
 from dynamo_cli.topology import ProcessId
 
 LENT_SHARE = 4
-"""At most a slot in four is lent, empty, to all engines together."""
+"""At most one slot in four (1 / `LENT_SHARE`) is empty and lent, over all engines."""
 
 
 class HostCache:
@@ -41,17 +42,17 @@ class HostCache:
     Args:
         size_bytes: size of the memory.
         clock: gives nanoseconds; only differences count.
-        reach: what the router is told of this and the disk together; None without a disk.
+        reach: the blocks in memory or on disk, as the router is told of them; None without a disk.
 
     Attributes:
         slots: number of slots; 0 until the first engine has said how large they are.
         slot_bytes: size of each.
         blocks: the blocks in the slots.
-        closed: whether it gives and takes no blocks, because engines are being reset.
+        closed: whether no blocks are found and no slots are lent, because engines are being reset.
         wanted, found, written, duplicates, evicted, short, refused: see `HostCacheStats`.
         invalid: slots that an engine named although they were not lent to it, and messages of
             engines that have not opened the cache.
-        claimed: slots into which blocks are read from the disk.
+        claimed: number of slots into which blocks are being read from the disk.
     """
 
     def __init__(
@@ -66,8 +67,9 @@ class HostCache:
         self._layout = ""
         self._first = ""
         self._engines: dict[ProcessId, Opened] = {}
-        self._parted: dict[ProcessId, Opened] = {}  # what those had that may live without a link
-        # engines that must tell before any slot is lent -> slots that a refused one still uses
+        self._parted: dict[ProcessId, Opened] = {}  # engines without a link, which may still live
+        # engines that must say which slots they use before any slot is lent -> slots that an engine
+        # still uses although it was refused
         self._awaited: dict[ProcessId, set[int]] = {}
         self._all_linked = False
         self._free: list[int] = []
@@ -77,12 +79,13 @@ class HostCache:
     # -- engines come and go -------------------------------------------------------------------
 
     def linked(self, engine: ProcessId) -> None:
-        """There is a link to an engine. If it was there before this process, it is awaited."""
+        """Note a link to an engine. If the engine was started before this process, it is
+        awaited."""
         if not self._all_linked:
             self._awaited[engine] = set()
 
     def all_linked(self) -> None:
-        """All engines that were there before this process have a link."""
+        """Note that all engines that were started before this process have a link."""
         self._all_linked = True
 
     @property
@@ -129,10 +132,10 @@ class HostCache:
         return ""
 
     def _keep_read(self, engine: ProcessId, had: Opened, busy: Sequence[int]) -> list[int]:
-        """Keep those blocks of an earlier link that an engine still reads; release all else.
+        """Keep the blocks of an earlier link that an engine still reads; release all else.
 
         Returns:
-            the other slots that it uses.
+            the slots without a known block that it still uses.
         """
         blocks = [*had.read.values(), *(one for found in had.pinned.values() for one in found)]
         known = {block.slot: block for block in blocks}
@@ -142,7 +145,7 @@ class HostCache:
         return [slot for slot in busy if slot not in read]
 
     def _set_busy(self, engine: ProcessId, busy: Sequence[int]) -> None:
-        """Lend nobody the slots that an engine uses because an earlier link let it."""
+        """Keep the slots that an engine still uses because of an earlier link from being lent."""
         able = {*self._free, *self._busy, *self._resting} if busy else set()
         taken = {slot for slot in busy if slot in able}
         self.invalid += len(busy) - len(taken)
@@ -153,19 +156,19 @@ class HostCache:
         self._resting.drop(taken)
 
     def parted(self, engine: ProcessId) -> None:
-        """The link to an engine is gone. If it lives, it goes on reading and writing its slots."""
+        """Note that the link to an engine is gone. If the engine lives, it still uses its slots."""
         if (had := self._engines.pop(engine, None)) is not None:
             self._parted[engine] = had
 
     def gone(self, engine: ProcessId) -> None:
-        """The process of an engine has ended: it reads nothing, and its slots are free soon."""
+        """Note that the process of an engine has ended, and release what it had."""
         self._awaited.pop(engine, None)
         had = self._engines.pop(engine, None) or self._parted.pop(engine, None)
         if had is not None:
             self._release(had)
 
     def _release(self, had: Opened) -> None:
-        """Nobody uses these slots and blocks any more; ranks may write to the slots for a while."""
+        """Unpin an engine's blocks, and let its slots rest: its ranks may still write to them."""
         unused = [*had.lent, *(slot for slot in had.busy if self._not_busy(slot))]
         self._resting.begin(unused)
         for pinned in (*had.pinned.values(), had.read.values()):
@@ -174,10 +177,10 @@ class HostCache:
     # -- reading -----------------------------------------------------------------------------
 
     def find(self, engine: ProcessId, request_id: str, keys: Sequence[bytes]) -> list[int] | None:
-        """Return the slot of each block, or `MISSING`, and pin those that were found.
+        """Return the slot of each block, or `MISSING`, and pin the found blocks until `read`.
 
         Args:
-            keys: of blocks of one prompt, in their order.
+            keys: keys of blocks of one prompt, in their order.
 
         Returns:
             None if the engine has not opened the cache.
@@ -196,7 +199,7 @@ class HostCache:
         return [MISSING if block is None else block.slot for block in blocks]
 
     def read(self, engine: ProcessId, request_id: str) -> None:
-        """Unpin the blocks that were found for a request; nothing if there are none."""
+        """Unpin the blocks that were found for a request, if there are any."""
         reader = self._opened(engine)
         if reader is not None:
             self.blocks.unpin(reader.pinned.pop(request_id, ()))
@@ -211,10 +214,10 @@ class HostCache:
         hashes: Sequence[int] = (),
         parents: Sequence[int] = (),
     ) -> list[Block]:
-        """Blocks are complete in slots that were lent to an engine; see `BlocksWritten`.
+        """Take over blocks that an engine has written to its slots; see `BlocksWritten`.
 
         Returns:
-            those that the cache did not have.
+            the blocks that the cache did not have.
         """
         writer = self._opened(engine)
         hashes = hashes or [ROOT] * len(keys)
@@ -245,7 +248,7 @@ class HostCache:
         return new
 
     def returned(self, engine: ProcessId, slots: Sequence[int]) -> None:
-        """An engine does not use slots that it was lent, or that it named as busy."""
+        """Take back slots that were lent to an engine or named as busy by it."""
         if (refused := self._awaited.get(engine)) is not None:
             refused.difference_update(slots)
             if not refused:
@@ -270,13 +273,13 @@ class HostCache:
     def reset(self, *, closed: bool = False) -> bool:
         """Forget all blocks, also those that are being written now.
 
-        What an engine writes to a slot that it was lent before counts as old, since only the engine
-        knows when it was computed. An engine that has been reset itself has returned the slots to
-        which it was not writing yet.
+        A block that an engine writes to a slot which was lent before the reset is dropped, since it
+        may have been computed before. An engine that was reset itself has returned all slots to
+        which it was not writing.
 
         Args:
-            closed: give and take no blocks until the next reset. Meanwhile the engines are reset
-                one after the other, and one that was reset may not get old blocks of one that was
+            closed: find no blocks and lend no slots until the next reset. Meanwhile the engines are
+                reset one by one, and one that was reset must not get old blocks of one that was
                 not.
 
         Returns:
@@ -291,7 +294,7 @@ class HostCache:
         return not len(self.blocks)
 
     def _not_busy(self, slot: int) -> bool:
-        """Count one engine less for a slot; returns whether no engine uses it any more."""
+        """Note that one engine less uses a busy slot; returns whether none uses it any more."""
         self._busy[slot] -= 1
         if self._busy[slot]:
             return False
@@ -313,21 +316,21 @@ class HostCache:
 
     @property
     def free(self) -> int:
-        """Number of empty slots that nobody may write to."""
+        """Number of empty slots that are not lent."""
         return len(self._free) + len(self._resting)
 
     @property
     def rests(self) -> bool:
-        """Whether slots will be free in a while, without any message."""
+        """Whether slots rest, which will be free after some time without any message."""
         return bool(self._resting)
 
     @property
     def busy(self) -> int:
-        """Number of slots without a block that engines use because an earlier link let them."""
+        """Number of slots without a known block that engines use because of an earlier link."""
         return len(self._busy)
 
     def lend(self) -> dict[ProcessId, list[int]]:
-        """Lend slots to the engines that have used up theirs; blocks are evicted for them.
+        """Lend slots to the engines that have too few of them; blocks are evicted to get them.
 
         Returns:
             the slots that each engine gets in addition to those that it has.
@@ -339,7 +342,7 @@ class HostCache:
         lent = {}
         for name, engine in self._engines.items():
             enough = min(engine.reserve, share)
-            # Not for every slot a message: only when a quarter of them is used up.
+            # To save messages, slots are lent only when more than a quarter is used up.
             if enough - len(engine.lent) <= enough // 4:
                 continue
             if slots := self._take(engine, enough):
@@ -347,7 +350,7 @@ class HostCache:
         return lent
 
     def _take(self, engine: Opened, enough: int) -> list[int]:
-        """Lend an engine as many slots as it lacks, if there are so many."""
+        """Lend an engine the slots that it lacks, or as many as there are."""
         slots = []
         while len(engine.lent) < enough and (slot := self._empty()) is not None:
             engine.lent.add(slot)
@@ -358,7 +361,7 @@ class HostCache:
         return slots
 
     def _empty(self) -> int | None:
-        """An empty slot; for it a block is evicted if there is none."""
+        """Take an empty slot; evict a block if there is none. None if no block can be evicted."""
         if self._free:
             return self._free.pop()
         slot = self.blocks.evict()
@@ -368,18 +371,19 @@ class HostCache:
     # -- reading from the disk -----------------------------------------------------------------
 
     def claim(self) -> int | None:
-        """Take an empty slot to read a block into; None if no block can be evicted for it."""
+        """Take an empty slot to read a block from the disk into it; None if there is none."""
         slot = self._empty()
         self.claimed += slot is not None
         return slot
 
     def unclaim(self, slot: int) -> None:
-        """A claimed slot is free: nothing was read."""
+        """Give back a claimed slot, because no block was read into it."""
         self.claimed -= 1
         self._free.append(slot)
 
     def fill(self, slot: int, key: bytes, sequence_hash: int, parent: int) -> Block:
-        """A block was read into a claimed slot; returns the block, which may be in another one."""
+        """Add a block that was read into a claimed slot; if it is in another slot already, return
+        that one."""
         block = self.blocks.get(key)
         if block is not None:  # an engine has written it meanwhile
             self.unclaim(slot)
@@ -390,7 +394,7 @@ class HostCache:
         return block
 
     def keep(self, engine: ProcessId, request_id: str, block: Block) -> None:
-        """Pin a block that was found late for a request; see `find`."""
+        """Pin a block that was read from the disk for a request, as `find` pins others."""
         self.found += 1
         self.blocks.pin([block])
         self._engines[engine].pinned.setdefault(request_id, []).append(block)

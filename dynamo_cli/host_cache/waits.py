@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from dynamo_cli.topology import ProcessId
 
 LATE = "late"
-"""Why a block was not waited for any longer: it did not come in time."""
+"""Reason for a block that was not read in time for its question."""
 
 QuestionKey = tuple[ProcessId, str]
 """An engine, and its name of a question."""
@@ -20,8 +20,8 @@ class Wait:
     """A question whose answer waits.
 
     Attributes:
-        slots: the answer, as far as it is known.
-        until_ns: when it is given in any case.
+        slots: the answer so far: a slot for each block, or `MISSING`.
+        until_ns: when the answer is given at the latest.
         awaited: key of each block that is being read, and its index in `slots`.
     """
 
@@ -44,13 +44,17 @@ class Waits:
         self._waits: dict[QuestionKey, Wait] = {}
 
     def add(self, question: QuestionKey, wait: Wait) -> bool:
-        """Let a question wait if it awaits anything; returns whether it does."""
+        """Let a question wait if it awaits any block; returns whether it does."""
         if wait.awaited:
             self._waits[question] = wait
         return bool(wait.awaited)
 
     def came(self, question: QuestionKey, key: bytes, slot: int) -> bool:
-        """A block is in a slot, or `MISSING`; returns whether this question still waits for it."""
+        """Note that a block was read into this slot, or could not be read (`MISSING`).
+
+        Returns:
+            whether this question still waited for the block.
+        """
         wait = self._waits.get(question)
         index = wait.awaited.pop(key, None) if wait is not None else None
         if wait is None or index is None:
@@ -59,13 +63,13 @@ class Waits:
         return True
 
     def forget(self, engine: ProcessId, name: str | None = None) -> None:
-        """A question needs no answer any more, or none of an engine does; reads go on."""
+        """Drop one question of an engine, or all of them if `name` is None. Reads go on."""
         for question in [one for one in self._waits if one[0] == engine]:
             if name in (None, question[1]):
                 del self._waits[question]
 
     def answers(self) -> list[tuple[ProcessId, str, list[int]]]:
-        """The answers that need not wait any more: engine, name of the question, and slots."""
+        """Take the answers that need not wait any more: engine, name of the question, and slots."""
         if not self._waits:
             return []
         now_ns = self._clock()
@@ -84,5 +88,5 @@ class Waits:
 
     @property
     def due_ns(self) -> int | None:
-        """When the first answer is due, on the clock; None if none waits."""
+        """When the next answer is due, on the clock; None if no question waits."""
         return min((wait.until_ns for wait in self._waits.values()), default=None)

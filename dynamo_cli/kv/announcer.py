@@ -1,4 +1,4 @@
-"""What the router is told of a cache: numbered changes, or everything. Pure."""
+"""Makes the messages that tell the router what a cache holds: changes, or all blocks. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dynamo_cli.messages.routing import KvEvents
 
 
 class CacheAnnouncer:
-    """Makes the messages of one worker, or of the host cache, to one router.
+    """Makes the numbered messages of one worker, or of the host cache, to one router.
 
     Args:
         worker: index of the process among those of its kind.

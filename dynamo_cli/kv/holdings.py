@@ -28,14 +28,16 @@ PARTIAL_BLOCK = "partial_block"
 
 
 class _Block(msgspec.Struct, gc=False):
-    """A block in the cache. There are ten thousands of them: without `gc=False` each full garbage
-    collection would look at all of them, in the middle of the engine's loop.
+    """A block in the cache.
+
+    A cache has tens of thousands of them. Without `gc=False`, each full garbage collection would
+    visit all of them and stop the engine's loop meanwhile.
 
     Attributes:
         parent: sequence hash of the block before; ROOT for a first block.
         copies: number of the engine's blocks with this content.
         children: number of blocks in the cache that directly follow this one.
-        published: whether every block before it is in the cache too.
+        published: whether every block before it is in the cache too, so that the router knows it.
     """
 
     parent: int
@@ -105,7 +107,7 @@ class Holdings:
         Args:
             names: the engine's names of consecutive blocks.
             parent: the engine's name of the block before them; None if they begin a prompt.
-            token_ids: tokens of all blocks.
+            token_ids: tokens of all these blocks, one after the other.
             extra_keys: one for each block, see `hashes.chain`.
         """
         if len(token_ids) != len(names) * self.block_size:
@@ -133,7 +135,8 @@ class Holdings:
         self._add(block, parent)
 
     def name_of(self, engine_name: Hashable) -> tuple[int, int]:
-        """The sequence hashes of a block of the engine and of its parent; (0, 0) if not here."""
+        """The sequence hashes of the block with the engine's name, and of its parent; (0, 0) if it
+        is not in the cache."""
         block = self._blocks.get(known := self._names.get(engine_name, 0))
         return (known, block.parent) if block is not None else (0, 0)
 

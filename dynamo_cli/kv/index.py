@@ -5,8 +5,8 @@ The sets that workers publish are closed (see `holdings`): a worker that holds a
 blocks before it. So the number of leading blocks that a worker holds is found by bisection, for all
 workers at once. The number of entries is bounded by what the engines can hold.
 
-An integer of a thousand bits takes 160 bytes. But the blocks of a prompt mostly have the same
-holders, so neighbours share one integer.
+An integer for a thousand workers takes 160 bytes. But consecutive blocks of a prompt mostly have
+the same holders, and then they share one integer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ KEY_BYTES = 48
 """Memory of one integer of 64 bits, as the allocator rounds it."""
 
 EVERYBODY = -1
-"""All workers, as bits of one integer."""
+"""The set of all workers, as bits of one integer."""
 
 
 def bits(workers: Iterable[int]) -> int:
@@ -54,7 +54,8 @@ class PrefixIndex:
         return len(self._holders)
 
     def _bit(self, worker: int) -> int:
-        """The set of this worker alone: one object, since most blocks have one holder."""
+        """The set that has only this worker: always the same object, since most blocks have only
+        one holder."""
         return self._bits.setdefault(worker, 1 << worker)
 
     def store(self, worker: int, hashes: Iterable[int]) -> None:
@@ -102,14 +103,14 @@ class PrefixIndex:
         return bool(self._holders.get(block, 0) >> worker & 1)
 
     def leading(self, hashes: Sequence[int], among: int = EVERYBODY) -> dict[int, int]:
-        """Count the leading blocks of a prompt that each worker holds; workers with none are left
-        out.
+        """Count the leading blocks of a prompt that each worker holds.
 
-        It takes O(d log n) for n blocks and d different depths.
+        Workers that hold none are left out. For n blocks, of which the workers hold d different
+        numbers, this takes O(d log n).
 
         Args:
-            hashes: of the prompt's blocks.
-            among: only these workers, as bits.
+            hashes: sequence hashes of the prompt's blocks.
+            among: counts only for these workers, as bits.
         """
         depths: dict[int, int] = {}
         for depth, group in self.by_depth(hashes, among):

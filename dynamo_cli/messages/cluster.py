@@ -111,7 +111,7 @@ class NodeTable(Message, frozen=True):
 
 
 class Muster(Message, frozen=True):
-    """Part all links of all children, and answer with `Roll`.
+    """End all links of all children, and answer with `Roll`.
 
     Attributes:
         boot: the boot of the head's machine, as the kernel names it.
@@ -248,7 +248,7 @@ class ChildGone(Message, frozen=True):
 
 
 class PlaceOutpost(Message, frozen=True):
-    """Start an outpost on this node, and again whenever it ends.
+    """Start an outpost on this node; sent again after `OutpostEnded`.
 
     Attributes:
         node: position of the node in the plan.

@@ -20,15 +20,15 @@ MISSING = -1
 
 
 class OpenCache(Message, frozen=True):
-    """An engine wants to use the memory; the first message on every new link.
+    """An engine wants to use the memory; this is its first message on every new link.
 
     Attributes:
         slot_bytes: size of one KV block over all layers and ranks, rounded up to whole pages.
         layout: what else engines must have in common to read each other's blocks, as text.
-        reserve: how many empty slots it should be lent in advance, so that what a few steps compute
-            finds room at once.
-        busy: slots that the engine still reads or writes because an earlier link let it. They
-            stay out of use until `SlotsReturned` names them.
+        reserve: how many empty slots it should be lent in advance, so that the blocks of a few
+            steps have room at once.
+        busy: slots that the engine got over an earlier link and still reads or writes. They are
+            lent to nobody until `SlotsReturned` names them.
     """
 
     slot_bytes: int
@@ -46,7 +46,7 @@ class FindBlocks(Message, frozen=True):
         name: the engine's name of the question; it uses each only once.
         keys: the engines' keys of the prompt's blocks, in their order.
         block_us: time in which the engine computes one block, microseconds; 0 if it does not know.
-            Blocks on disk are waited for no longer than that.
+            The answer waits for blocks from the disk no longer than it takes to compute them.
     """
 
     name: str
@@ -55,7 +55,7 @@ class FindBlocks(Message, frozen=True):
 
 
 class BlocksRead(Message, frozen=True):
-    """The slots that were found for this question are not read any more."""
+    """The engine does not read the slots that were found for this question any more."""
 
     name: str
 
@@ -63,11 +63,11 @@ class BlocksRead(Message, frozen=True):
 class BlocksWritten(Message, frozen=True):
     """Blocks are complete in slots that were lent to this engine. Others can read them now.
 
-    If another engine has written the same block before, the slot is empty again.
+    If another engine has written the same block before, the slot becomes empty again.
 
     Attributes:
         keys: the engines' keys of the blocks.
-        slots: where each is.
+        slots: the slot of each block.
         blocks: sequence hash of each; 0 where the engine does not know it. Empty if the router
             does not use sequence hashes.
         parents: sequence hash of the block before each; as `blocks`.
@@ -80,7 +80,7 @@ class BlocksWritten(Message, frozen=True):
 
 
 class SlotsReturned(Message, frozen=True):
-    """Slots that this engine was lent, or named as busy, and does not use."""
+    """The engine does not use these slots any more, which it was lent or has named as busy."""
 
     slots: bytes
 
@@ -106,7 +106,7 @@ class BlocksFound(Message, frozen=True):
 
 
 class CacheRefused(Message, frozen=True):
-    """Answer to `OpenCache`: this engine cannot use the cache; it goes on without.
+    """Answer to `OpenCache`: this engine cannot use the host cache, and goes on without it.
 
     Attributes:
         reason: one sentence for the log.
@@ -131,7 +131,7 @@ def holder(machine: int, tier: Tier) -> int:
 
 
 class DiskReads(Message, frozen=True):
-    """How fast blocks come from the disk.
+    """How long reading a block from the disk takes.
 
     Attributes:
         block_s: time per block, seconds, while blocks are read.
@@ -150,14 +150,15 @@ class DiskStats(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     Attributes:
         places: blocks for which it has room; 0 until an engine has said how large they are.
-        used: blocks that are there, many of them in memory too.
-        wanted: blocks that engines asked for, that were not in memory but on disk.
-        found: of these, blocks that came in time.
+        used: blocks on disk, many of which are in memory too.
+        wanted: blocks that engines asked for and that were only on disk.
+        found: of these, blocks that were read in time.
         read, read_s: blocks that were read, and the time in which any were being read, seconds.
-        written, write_s: the same of writes.
-        evicted: blocks that have made room.
-        dropped: blocks that were not written or not waited for, by reason; see `host_cache.disk`.
-        off: why it is not used any more; empty while it is.
+        written, write_s: blocks that were written, and the time of that, likewise.
+        evicted: blocks that were dropped to make room, or by a reset.
+        dropped: blocks that were not written, not read or not waited for, by reason; see
+            `host_cache.disk`.
+        off: why the disk is not used any more; empty while it is used.
     """
 
     places: int = 0
@@ -182,17 +183,17 @@ class HostCacheStats(Message, frozen=True):
         slots: number of slots; 0 until an engine has said how large they are.
         slot_bytes: size of each.
         used: slots that hold a block.
-        pinned: slots that an engine reads, or the disk.
+        pinned: slots that an engine reads, or whose block is being written to the disk.
         lent: empty slots that engines may write to.
         wanted: blocks that engines have asked for.
         found: of these, blocks that it had.
-        written: blocks that have come.
+        written: blocks that engines have stored.
         duplicates: of these, blocks that it had already.
-        evicted: blocks that have made room.
+        evicted: blocks that were dropped to make room, or by a reset.
         short: times that an engine could not be lent as many slots as it should have.
-        refused: engines that cannot use it.
-        invalid: slots and messages of engines that made no sense, and were ignored.
-        disk: the tier below; None if there is none.
+        refused: number of times that it has refused an engine.
+        invalid: slots and messages of engines that were not valid, and were ignored.
+        disk: the tier on disk; None if there is none.
         machine: number of the host cache, and of its machine.
     """
 
@@ -216,9 +217,10 @@ class HostCacheStats(Message, frozen=True):
 
 
 class HostCopies(Message, frozen=True):
-    """What an engine has copied, engine -> frontend and router; sent with its other reports.
+    """What an engine has copied, engine -> frontend and router.
 
-    Counters are totals since the engine was started.
+    Sent when it has changed, a few times a second at most. Counters are totals since the engine was
+    started.
 
     Attributes:
         prefill: whether it is a prefill worker.
@@ -226,8 +228,8 @@ class HostCopies(Message, frozen=True):
         loaded_blocks, loaded_bytes, load_s: blocks copied from the host's memory to the engine.
         stored_blocks, stored_bytes, store_s: blocks copied to the host's memory.
         block_tokens: tokens of one block.
-        dropped: blocks that were not stored, by reason.
-        waited_s: time that requests have waited for `BlocksFound`.
+        dropped: blocks that were not stored or not looked up, by reason.
+        waited_s: time that requests have waited for `BlocksFound`, seconds.
         refused: whether the host cache has refused this engine, which loads nothing from it.
     """
 

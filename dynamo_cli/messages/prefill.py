@@ -15,8 +15,8 @@ class PushJob(Message, frozen=True):
         job_id: unique; also the id of the transfer of its KV blocks.
         prompt_tokens: length of the prompt.
         skip_tokens: leading tokens that need not be computed, as far as the decode worker knows.
-        holder: index of the prefill worker that holds most of the prompt's blocks; at first, only
-            this one may take the job. None if any may.
+        holder: index of the prefill worker that has most of the prompt cached; at first, only this
+            one may take the job. None if any may.
         priority: jobs with a smaller one come first.
         deadline_ns: time on the monotonic clock after which the job is not wanted any more.
         token_ids, frames: as in `AddRequest`.
@@ -142,7 +142,7 @@ class PrefillDone(Message, frozen=True):
 
 
 class ReleaseTransfers(Message, frozen=True):
-    """The KV blocks of these jobs were taken, or will not be, and can be freed."""
+    """The decode worker does not need the KV blocks of these jobs any more: they can be freed."""
 
     job_ids: list[str]
 

@@ -162,7 +162,7 @@ class Resync(Message, frozen=True):
 
 
 class Candidate(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What one worker looked like at a decision, and what it would have cost.
+    """What the router knew of one worker at a decision, and the cost of choosing it.
 
     Attributes:
         cost: what this request would cost on this worker, in the unit of the policy; lower is
@@ -190,7 +190,7 @@ class RoutingDecision(Message, frozen=True):
             the prompt; session; or `REASON_NO_WORKER`.
         prompt_tokens: length of the prompt.
         required_blocks: blocks of the prompt, of which the last need not be full.
-        overlap_blocks: those of the winner.
+        overlap_blocks: `overlap_blocks` of the winner, see `Candidate`.
         block_size: tokens per block.
         candidates: the workers that were compared: every one that could have taken the request, or
             the most likely ones of more than 64.
@@ -204,7 +204,7 @@ class RoutingDecision(Message, frozen=True):
         moved, moved_from, output_tokens: as in `RouteQuery`.
         host_blocks: leading blocks of the prompt that the host cache of the winner's machine holds;
             every worker there can load those of them that it has not cached.
-        disk_blocks: the last of these, which are only on its disk.
+        disk_blocks: how many of `host_blocks`, the last ones, are only on disk.
     """
 
     request_id: str
@@ -267,14 +267,15 @@ class RouterStats(Message, frozen=True):
 
     Attributes:
         decisions: how often each worker was chosen.
-        active_requests: requests that are placed there and have not ended.
+        active_requests: requests that were placed on each worker and have not ended.
         refused_sends: messages that full links have refused.
-        prefill_blocks: blocks of their prompts that are not computed yet.
-        decode_blocks: blocks that they occupy.
+        prefill_blocks: blocks that each worker has yet to compute for its waiting requests.
+        decode_blocks: blocks that the active requests of each worker occupy.
         waiting_requests: queries that no worker can take yet.
         index_blocks: blocks that each worker has cached.
-        index_entries: cached blocks over all workers; a block that several have counts once.
-        index_bytes: memory of the index, with that of the host cache, estimated from its size.
+        index_entries: cached blocks over all workers; a block that several workers have counts
+            once.
+        index_bytes: estimated memory of this index and of the one for host caches.
         event_blocks: blocks by what happened to them (stored, removed, unknown ...).
         event_lag_us: age of the newest batch of events when it was applied, microseconds.
         resyncs: complete sets that workers sent, by reason (start, gap).
@@ -283,7 +284,8 @@ class RouterStats(Message, frozen=True):
             host cache.
         measured_tokens: of these, tokens that the engine found in its cache or loaded.
         over_predicted_requests: requests for which more was predicted than measured.
-        released: ledger entries that ended without the end of their request, by reason.
+        released: ledger entries that were removed although nobody reported the end of their
+            request, by reason.
         silent_workers: workers that have sent no event although requests with full blocks finished
             there.
         decision_us: histogram of the time of a decision: a count for each bound in

@@ -116,9 +116,9 @@ class WorkerStats(Message, frozen=True):
 
 
 class ProcessorStats(Message, frozen=True):
-    """What a processor has in hand, and how often it placed requests without the router.
+    """What a processor works on, and how often it placed requests without the router.
 
-    Sent a few times a second at most while it has anything in hand, and once more when it has not.
+    Sent a few times a second at most while it works on any request, and once more when on none.
 
     Attributes:
         unrouted: requests that it placed itself since it was started.

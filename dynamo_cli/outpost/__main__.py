@@ -1,6 +1,6 @@
-"""Runs an outpost as a process of its own. Its `Post`, what it is started with, is standard input.
+"""Runs an outpost as a process of its own. It reads what it needs, a `Post`, from standard input.
 
-Standard output gets one line of JSON when it is ready, or when it cannot start.
+It writes one line of JSON to standard output when it is ready, or when it cannot start.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Adds to a post what only the node itself knows: the model's path, the GPUs, and the memory."""
+"""Adds to a `Post` what only the node itself knows: the model's path, the GPUs, and the memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def prepare(post: Post) -> Post:
     The memory lives as long as this process.
 
     Raises:
-        DynamoError: the model, the GPUs or the memory are not here.
+        DynamoError: the node has not the model, the GPUs or the memory.
     """
     path = catalog.resolve(post.engine.model, lambda progress: None).path
     devices: Devices = ()
@@ -37,12 +37,13 @@ def prepare(post: Post) -> Post:
 
 
 def _with_memory(cache: HostCacheConfig, *, simulated: bool) -> HostCacheConfig:
-    """The plan of the host cache with its memory. Simulated engines leave it empty."""
+    """The configuration of the host cache, with its memory made. Simulated engines never fill
+    it."""
     total_bytes = read_memory().total_bytes
     if cache.size_bytes > total_bytes and not simulated:
         raise ResourceError(
-            f"--host-cache {_gib(cache.size_bytes)} is more than its {_gib(total_bytes)} of "
-            "memory; --host-cache auto takes half of what the smallest node has."
+            f"--host-cache {_gib(cache.size_bytes)} is more than the {_gib(total_bytes)} of memory "
+            "there; --host-cache auto takes half of what the smallest node has."
         )
     return replace(cache, path=host_memory.make(cache).path)
 

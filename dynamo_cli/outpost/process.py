@@ -68,7 +68,7 @@ from dynamo_cli.topology import ZYGOTE, ProcessId, Role, links_of
 
 RELAY = ProcessId(Role.RELAY)
 OWN = (RELAY, ZYGOTE)
-"""The children that the outpost itself needs; the head knows nothing of them."""
+"""The children that the outpost itself needs. The head does not know them."""
 
 NO_HEAD = "the head is gone"
 BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -80,7 +80,7 @@ class Outpost:
     """One outpost. Make it in a running event loop.
 
     Args:
-        post: what it was started with, with the model's path on this node.
+        post: what the head sent to start it, completed by `prepare`.
     """
 
     def __init__(self, post: Post) -> None:
@@ -130,13 +130,15 @@ class Outpost:
 
     @property
     def _limit_s(self) -> float:
-        """How long the head may be silent: longer before it was heard, and without a relay."""
+        """How long the head may be silent, seconds: longer until it was heard for the first time,
+        and while the relay is not ready."""
         timeouts = self._post.timeouts
         can_hear = self._mustered and self._children[RELAY].phase is Phase.READY
         return timeouts.headless_s if can_hear else timeouts.join_s
 
     def _on_bug(self, what: str, trace: list[str]) -> None:
-        """End: nothing here can be relied on any more, and the head starts another outpost."""
+        """End after an unexpected error, since the state may be wrong; the head starts another
+        outpost."""
         logger.critical("%s", "\n".join(trace))
         self._end(f"an unexpected error: {what}")
 
@@ -193,7 +195,7 @@ class Outpost:
                 child.move_to(phase, detail)
                 self._reported[child.process] = phase
                 if child.process == RELAY:
-                    self._heard_s = self._awake.now()  # nothing could be heard before
+                    self._heard_s = self._awake.now()  # without a relay, the head was not heard
                 if child.process in OWN and phase is Phase.READY:
                     child.control.send(SetPhase(phase))
                     self._fork_waiting()
@@ -262,7 +264,7 @@ class Outpost:
     def _pass_on(self, child: LocalChild, message: Any) -> None:
         """Pass a message on to a child, and note the phase that the head has set for it."""
         if isinstance(message, SetPhase):
-            child.move_to(message.phase)  # only those that are ready are asked for signs of life
+            child.move_to(message.phase)  # only ready children are asked for signs of life
         child.control.send(message)
 
     def _muster(self, boot: str, now_ns: int) -> None:
@@ -295,7 +297,7 @@ class Outpost:
             self._tell(ChildGone(process.name, None, (ResourceError.__name__, error.message)))
 
     def _adapted(self, config: Any) -> Any:
-        """The configuration with what differs on this node: path of the model, GPUs, host cache.
+        """A child's configuration with what is different on this node: path, GPUs, host cache.
 
         Raises:
             ResourceError: the node has fewer GPUs than Ray says.
@@ -347,7 +349,7 @@ class Outpost:
         inward.close()
 
     def _join_beside(self, process: ProcessId, peer: ProcessId, generation: int) -> None:
-        """Link two children of this node. If one has ended, the head is about to be told of it."""
+        """Link two children of this node, unless one has ended: the head will be told of that."""
         found = [self._children.get(one) for one in (process, peer)]
         ends = {one.process: one for one in found if one is not None and one.alive}
         if len(ends) == 2:

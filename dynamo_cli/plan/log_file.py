@@ -24,7 +24,7 @@ def check(typed: Typed) -> None:
     if typed.log_file is not None:
         check_place(FLAG, typed.log_file)
     elif typed.log_file_size != Typed.log_file_size:
-        raise UsageError(f"{SIZE_FLAG} belongs to {FLAG}, and there is none.")
+        raise UsageError(f"{SIZE_FLAG} works only with {FLAG}.")
     limit_bytes(typed)
 
 

@@ -19,7 +19,7 @@ def problem(host: str, port: int) -> str:
     except OSError as error:
         return oserrors.reason(error)
     except UnicodeError:
-        return "no name of a machine"
+        return "this is not a valid host name"
     return ""
 
 

@@ -184,7 +184,7 @@ def warnings(typed: Typed) -> list[str]:
     if typed.host not in LOOPBACK and not typed.api_keys:
         return [
             f"--host {typed.host} lets everybody who reaches this machine use the model; "
-            "--api-key closes it."
+            "--api-key restricts that."
         ]
     return []
 
@@ -219,8 +219,8 @@ def _kv_transfer(typed: Typed, machine: Machine) -> str:
         )
     elif chosen == "shm" and not alike:
         raise UsageError(
-            f"--kv-transfer shm needs engines of one width: --prefill-tp {typed.prefill_tp} cuts "
-            f"KV blocks otherwise than --worker-tp {typed.worker_tp}; use --kv-transfer nixl."
+            f"--kv-transfer shm needs equal --prefill-tp ({typed.prefill_tp}) and --worker-tp "
+            f"({typed.worker_tp}), since they split KV blocks; use --kv-transfer nixl."
         )
     return chosen
 
@@ -234,7 +234,7 @@ def _refuse_disaggregation_without_prefill_workers(typed: Typed) -> None:
         ("--kv-transfer", typed.kv_transfer, None),
     ):
         if value != default:
-            raise UsageError(f"{flag} belongs to --prefill-workers, and there are none.")
+            raise UsageError(f"{flag} works only with --prefill-workers.")
 
 
 def _refuse_prompts_in_the_log(typed: Typed) -> None:
@@ -295,6 +295,6 @@ def _router(typed: Typed, workers: int) -> RouterConfig | None:
     given = RouterConfig(policy, typed.kv_cost, typed.kv_overlap_weight, typed.kv_temperature)
     if policy != KV_POLICY and given != RouterConfig(policy):
         raise UsageError(
-            "--kv-cost, --kv-overlap-weight and --kv-temperature belong to --router kv."
+            "--kv-cost, --kv-overlap-weight and --kv-temperature work only with --router kv."
         )
     return None if policy == NO_ROUTER else given

@@ -67,7 +67,9 @@ def check(typed: Typed) -> None:
     if address != AUTO and not _is_host_and_port(address):
         raise UsageError(f"{PORT}; not {address!r}.")
     if typed.reuse_gpus:
-        raise UsageError("--reuse-gpus does not go with --ray, which gives each GPU to one engine.")
+        raise UsageError(
+            "--reuse-gpus does not work with --ray, which gives each GPU to one engine."
+        )
 
 
 def _is_host_and_port(address: str) -> bool:

@@ -113,7 +113,7 @@ def simulation_of(typed: Typed) -> SimulationConfig | None:
     """How engines are simulated; None when they run vLLM. The profile is checked here."""
     if typed.engine != MOCK:
         if typed.engine_profile is not None or typed.speedup is not None:
-            raise UsageError("--engine-profile and --speedup belong to --engine mock.")
+            raise UsageError("--engine-profile and --speedup work only with --engine mock.")
         return None
     found = SimulationConfig(typed.engine_profile or DEFAULT_PROFILE, typed.speedup or 1.0)
     sized(load(found.profile), typed.engine_args)

@@ -68,8 +68,9 @@ def host_cache(typed: Typed, machine: Machine, kv_transfer: str) -> HostCacheCon
     hands_over = bool(typed.prefill_workers) and kv_transfer == "shm" and typed.engine != MOCK
     if hands_over and typed.host_cache_min_tokens:
         raise UsageError(
-            f"{MIN_TOKENS} does not go with --prefill-workers: prompts of every length are handed "
-            f"over through the host cache; leave one of them out, or use --kv-transfer nixl."
+            f"{MIN_TOKENS} does not work with --prefill-workers: prompts of every length "
+            "are handed over through the host cache; leave one of them out, or use --kv-transfer "
+            "nixl."
         )
     if 0 < size_bytes < SMALLEST_BYTES and not auto:
         raise UsageError(
@@ -82,7 +83,7 @@ def host_cache(typed: Typed, machine: Machine, kv_transfer: str) -> HostCacheCon
     if not size_bytes:
         for flag, given in ((MIN_TOKENS, typed.host_cache_min_tokens), (DISK, disk)):
             if given:
-                raise UsageError(f"{flag} belongs to {FLAG}, and there is none.")
+                raise UsageError(f"{flag} works only with {FLAG}.")
         return None
     for reason in _obstacles(typed, kv_transfer):
         raise UsageError(f"{'' if asked_for else FOR_HAND_OVERS}{FLAG} {reason}")
@@ -163,13 +164,13 @@ def _obstacles(typed: Typed, kv_transfer: str) -> Iterator[str]:
     """Why there can be no host cache, as the rest of a sentence."""
     if typed.prefill_workers:
         if typed.engine == MOCK:
-            yield "does not go with simulated prefill workers, which hand prompts over without it."
+            yield "does not work with simulated prefill workers, which do not use it."
         if kv_transfer == "nixl":
-            yield "does not go with --kv-transfer nixl, which moves blocks past it; use shm."
+            yield "does not work with --kv-transfer nixl, which does not use it; use shm."
         if typed.prefill_tp != typed.worker_tp:
             yield (
-                f"needs engines of one width: --prefill-tp {typed.prefill_tp} cuts KV blocks "
-                f"otherwise than --worker-tp {typed.worker_tp}."
+                f"needs equal --prefill-tp ({typed.prefill_tp}) and --worker-tp "
+                f"({typed.worker_tp}), since they split KV blocks."
             )
     given = declared.parse(typed.engine_args)
     switches = [one.words[0] for one in given if one.name in PREFIX_CACHING]
@@ -182,7 +183,7 @@ def _obstacles(typed: Typed, kv_transfer: str) -> Iterator[str]:
             f"not {algorithms[-1]}."
         )
     if any(one.name == OFFLOADING for one in given):
-        yield f"takes the place of {OFFLOADING}, which each engine has for itself; leave that out."
+        yield f"replaces {OFFLOADING}, which each engine has for itself; leave that out."
 
 
 def available_beside(cache: HostCacheConfig | None, machine: Machine) -> int:
@@ -238,7 +239,7 @@ def warnings(config: ServeConfig, machine: Machine) -> list[str]:
         )
     if cache.disk is not None and cache.disk.size_bytes <= cache.size_bytes:
         found.append(
-            f"{DISK} of {sized(cache.disk.size_bytes)} brings little: it is no larger than the "
-            f"{sized(cache.size_bytes)} of {FLAG}, whose blocks it has, too."
+            f"{DISK} of {sized(cache.disk.size_bytes)} helps little: it is no larger than the "
+            f"{sized(cache.size_bytes)} of {FLAG}, whose blocks it has too."
         )
     return found

@@ -99,7 +99,7 @@ def origin_rules(
         _check_origin(origin)
     if not given.origins and (credentials or methods or headers):
         raise UsageError(
-            "--allowed-methods, --allowed-headers and --allow-credentials belong to "
+            "--allowed-methods, --allowed-headers and --allow-credentials work only with "
             "--allowed-origins."
         )
     return given

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class JobReason(StrEnum):
-    """Why a job was refused, was returned or ended, or why a message about it was ignored."""
+    """Why a job was refused, returned or ended, or why a message about a job was ignored."""
 
     # A job was refused.
     FULL = "full"
@@ -33,14 +33,14 @@ class JobReason(StrEnum):
 
 
 class Taker(StrEnum):
-    """Whom jobs wait for."""
+    """Which prefill workers a job waits for: one, or all of one machine."""
 
     HOLDER = "holder"
     MACHINE = "machine"
 
 
 Line = tuple[Taker, int] | None
-"""Jobs that wait for the same: for one prefill worker, for those of one machine, or for any."""
+"""Name of a line of waiting jobs: which prefill worker or machine may take them; None: any may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +50,15 @@ class Job(Generic[T]):
     Attributes:
         job_id: unique among the jobs that have not ended.
         worker: index of the decode worker that wants it.
-        prompt_tokens: number of tokens to compute; depths and room are counted in them.
-        priority: a smaller one comes first.
+        prompt_tokens: number of prompt tokens to compute.
+        priority: a job with a smaller one comes first.
         deadline_ns: when the job fails if it has not ended.
-        put_ns: when the job was put.
-        holder: index of the prefill worker that has its prefix cached; at first only this one may
-            take the job. None: any may.
-        machine: prefill workers of this machine may take it: at first only they, and always only
-            they if it `stays`. None: those of all machines may.
+        put_ns: when the job was put into the queue.
+        holder: index of the prefill worker that has the prompt's prefix cached. At first only this
+            one may take the job. None: any may.
+        machine: at first only prefill workers of this machine may take the job. None: those of all
+            machines may.
+        stays: whether only prefill workers of `machine` may ever take the job.
         hashes: packed u64 sequence hashes of the prompt's full blocks; may be empty.
         payload: what the prefill worker needs; the queue does not look at it.
     """
@@ -76,14 +77,14 @@ class Job(Generic[T]):
 
     @property
     def line(self) -> Line:
-        """Who may take it at first."""
+        """Which prefill workers may take it at first."""
         if self.holder is not None:
             return Taker.HOLDER, self.holder
         return (Taker.MACHINE, self.machine) if self.machine is not None else None
 
     @property
     def last_line(self) -> Line:
-        """Who may take it after a while."""
+        """Which prefill workers may take it after `QueueLimits.affinity_ns`."""
         if not self.stays or self.machine is None:
             return None
         return Taker.MACHINE, self.machine
@@ -97,7 +98,8 @@ class QueueLimits:
         max_jobs: number of jobs that may wait; more are refused, but returned jobs never are.
         max_attempts: a job fails after this many leases that ended without a result.
         lease_ns: time after which a lease expires unless it is renewed.
-        affinity_ns: time that a job is reserved for the prefill worker with its prefix.
+        affinity_ns: how long a job is reserved for the prefill worker that has its prefix cached,
+            or for those of one machine.
     """
 
     max_jobs: int = 1024
@@ -107,7 +109,7 @@ class QueueLimits:
 
 
 class Returned(NamedTuple):
-    """A leased job waits again, for any prefill worker.
+    """A leased job waits again.
 
     Attributes:
         attempts: number of its leases that ended without a result.

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterator
 
 DEAD_ITEMS = 64
-"""Up to this many removed items stay in the heap."""
+"""The heap is not rebuilt for fewer removed items than this."""
 
 Item = tuple[int, int, str]
 """(rank, number, name): numbers are unique and decide between equal ranks."""

@@ -40,7 +40,7 @@ from dynamo_cli.units import SECOND_NS
 
 STATS_INTERVAL_S = 0.25
 TICK_S = 0.05
-"""Poll interval while there are jobs, whose affinity, leases and deadlines end by time."""
+"""Poll interval, seconds, while there are jobs: reservations, leases and deadlines end by time."""
 
 NOTHING_TOLD = QueueState(-1, -1)
 
@@ -52,7 +52,7 @@ def main(process: ProcessId, config: PrefillQueueConfig, control: socket.socket)
 
 @dataclass(slots=True)
 class _Room:
-    """What a prefill worker can still take, as it said itself, and its machine."""
+    """What a prefill worker can still take, from its last `PullJobs`, and its machine."""
 
     jobs: int
     tokens: int
@@ -63,7 +63,8 @@ class Queue:
     """The process of the prefill queue: a `PrefillQueue` and its links.
 
     Args:
-        config: the age of the oldest job from which on there is an alarm, and who may take jobs.
+        config: the age of the oldest waiting job at which an alarm is raised, and whether only
+            prefill workers of the same machine may take a job.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ class Queue:
                     self._switchboard.owe(peer, DropJob(job_id))
 
     def _tell_depth(self) -> None:
-        """Send the depth of the queue to decode workers, which place prefills by it."""
+        """Send the depth of the queue to decode workers, which decide by it where to prefill."""
         state = QueueState(self._queue.depth_jobs, len(self._rooms), self._by_machine())
         if state != self._told:
             workers = [peer for peer in self._switchboard.links if peer.role is Role.WORKER]
@@ -141,7 +142,7 @@ class Queue:
         return {one: (self._queue.depth_on(one), count[one]) for one in count}
 
     def _enlist(self) -> None:
-        """Tell new prefill workers that every decode worker knows of them."""
+        """Tell new prefill workers that every decode worker was told of them."""
         if self._told is NOTHING_TOLD:
             return  # a link was full; the next pull of a prefill worker causes another attempt
         for newcomer in list(self._newcomers):
@@ -211,24 +212,27 @@ class Queue:
             self._switchboard.owe(peer, JobFailed(push.job_id, refusal))
 
     def _holder(self, push: PushJob) -> int | None:
-        """The prefill worker with its prefix, if that may take the job at all."""
+        """The prefill worker that has the job's prefix cached, if it may take the job at all."""
         room = self._rooms.get(push.holder) if push.holder is not None else None
         near = room is not None and room.machine == push.machine
         return push.holder if near or not self._within else None
 
     def _machine(self, push: PushJob) -> int | None:
-        """The machine whose prefill workers come first: that of the decode worker, if it has any
-        and is not the only one."""
+        """The machine whose prefill workers may take the job first, or always; None: all may.
+
+        It is the machine of the decode worker. If jobs may leave their machine, machine 0 does not
+        come first, nor does a machine without prefill workers.
+        """
         near = any(room.machine == push.machine for room in self._rooms.values())
         return push.machine if self._within or (push.machine and near) else None
 
     def on_link(self, peer: ProcessId) -> None:
-        """A peer has started: it has not heard of the depth yet."""
+        """Send the depth again: the new peer does not know it."""
         self._told = NOTHING_TOLD
         self._changed = True
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
-        """A peer is gone: drop the jobs it wanted, or return those it held."""
+        """Drop the jobs of a decode worker that is gone; return those a prefill worker held."""
         match peer.role:
             case Role.WORKER:
                 self._tell(self._queue.worker_gone(peer.index))

@@ -5,10 +5,11 @@
                   ^               |
                   `---------------'  holder gone or lease expired, while attempts are left
 
-A job can also end early, whether it waits or is leased. It fails, and its decode worker is told
-why, if its deadline passes, its attempts are used up, there is no prefill worker or its holder
-refuses it. It is dropped if it is cancelled or its decode worker is gone. A job ends exactly once.
-Times are arguments, in nanoseconds of the monotonic clock.
+The holder of a job is the prefill worker that has leased it. A job can also end early, whether it
+waits or is leased. It fails, and its decode worker is told why, if its deadline passes, its
+attempts are used up, there is no prefill worker, or its holder refuses it. It is dropped if it is
+cancelled or its decode worker is gone. A job ends exactly once. Times are arguments, in nanoseconds
+of the monotonic clock.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class _Entry(Generic[T]):
     """A job that has not ended.
 
     Attributes:
-        number: sequence number of the put; it keeps the place of a job that is returned.
-        line: who may take it.
+        number: sequence number of the put; a job that is returned keeps it, and so its place.
+        line: which prefill workers may take it now.
         attempts: number of leases that ended without a result.
         holder: index of the prefill worker that has leased it; None while it waits.
     """
@@ -67,7 +68,7 @@ class PrefillQueue(Generic[T]):
     Attributes:
         taken: number of jobs that were put and accepted.
         refused: number of jobs that were put and refused, by reason.
-        returned: number of leases after which the job waits again, by reason.
+        returned: number of leases that ended without a result and whose job waits again, by reason.
         ended: number of jobs that ended, by reason; with those that have not ended they add up to
             `taken`.
         ignored: number of messages about jobs that are unknown or held by another, by reason.
@@ -84,7 +85,7 @@ class PrefillQueue(Generic[T]):
         self.waits_dropped = 0
         self._entries: dict[str, _Entry[T]] = {}
         self._lines: dict[Line, LazyHeap] = {None: LazyHeap()}  # by priority
-        self._reserved = LazyHeap()  # by the time when others may take it too
+        self._reserved = LazyHeap()  # by the time when other prefill workers may take them too
         self._deadlines = LazyHeap()
         self._leases = LazyHeap()  # by the time when the lease expires
         self._held: dict[int, dict[str, _Entry[T]]] = {}
@@ -96,7 +97,7 @@ class PrefillQueue(Generic[T]):
     # -- decode workers ------------------------------------------------------------------------
 
     def put(self, job: Job[T]) -> JobReason | None:
-        """Add a job; the reason if it is refused, else None."""
+        """Add a job; returns the reason if it is refused, else None."""
         refusal = self._refusal(job)
         if refusal is not None:
             self.refused[refusal] += 1
@@ -131,13 +132,15 @@ class PrefillQueue(Generic[T]):
     ) -> list[Job[T]]:
         """Lease the next jobs to a prefill worker. Call `expire` first, which checks deadlines.
 
-        A job with more tokens than there is room for waits, and no other job overtakes it. A
-        prefill worker that holds no job gets the next one whatever its size, since that one would
-        otherwise wait without end.
+        If the next job has more tokens than the prefill worker has room for, the job waits, and no
+        other job overtakes it. A prefill worker that holds no job gets the next one whatever its
+        size: a very long one could wait for ever otherwise.
 
         Args:
-            jobs, tokens: how much the prefill worker can still take.
-            machine: the one that it runs on.
+            holder: index of the prefill worker.
+            jobs, tokens: how much it can still take.
+            now_ns: current time.
+            machine: number of the machine that it runs on.
         """
         for job_id in self._reserved.due(now_ns):
             self._free(self._entries[job_id])
@@ -162,7 +165,7 @@ class PrefillQueue(Generic[T]):
         return lost
 
     def acknowledge(self, job_id: str, holder: int) -> bool:
-        """A prefill worker has completed a job; False if it did not hold that job."""
+        """End a job that a prefill worker has completed; False if it did not hold the job."""
         entry = self._held_by(holder, job_id)
         if entry is None:
             return False
@@ -170,7 +173,7 @@ class PrefillQueue(Generic[T]):
         return True
 
     def refuse(self, job_id: str, holder: int, reason: str) -> list[JobOutcome]:
-        """A prefill worker cannot run a job that it holds: the job fails, without another attempt.
+        """Fail a job that its holder cannot run, without another attempt.
 
         Args:
             reason: a short name under which the failure is counted.
@@ -182,9 +185,9 @@ class PrefillQueue(Generic[T]):
         return [_failed(entry.job, reason)]
 
     def holder_gone(self, holder: int) -> list[JobOutcome]:
-        """A prefill worker is gone: any other may take the jobs that it held or was to get.
+        """Let others take the jobs that a prefill worker, which is gone, held or was to get.
 
-        A job that has had its last attempt fails.
+        A job that was leased for the last time it may be fails.
         """
         held = list(self._held.get(holder, {}).values())
         outcomes: list[JobOutcome] = [
@@ -195,12 +198,16 @@ class PrefillQueue(Generic[T]):
         return outcomes
 
     def no_holders(self) -> list[JobOutcome]:
-        """There is no prefill worker any more: fail all jobs that wait."""
+        """Fail all jobs that wait, because there is no prefill worker."""
         waiting = [entry for entry in self._entries.values() if entry.holder is None]
         return self._fail_all(waiting)
 
     def only_on(self, machines: Collection[int]) -> list[JobOutcome]:
-        """Only these machines have prefill workers: fail jobs that must wait for another one."""
+        """Fail waiting jobs that must stay on a machine without prefill workers.
+
+        Args:
+            machines: the machines that have prefill workers.
+        """
         waiting = [
             self._entries[job_id]
             for line, ranking in self._lines.items()
@@ -248,7 +255,7 @@ class PrefillQueue(Generic[T]):
         return self._waiting_on[machine]
 
     def take_waits(self) -> list[int]:
-        """Nanoseconds from put to lease of each lease since the last call."""
+        """Return the time from put to lease of each lease since the last call, nanoseconds."""
         waits = list(self._waits)
         self._waits.clear()
         return waits
@@ -274,7 +281,7 @@ class PrefillQueue(Generic[T]):
         self._waiting_on[entry.job.machine] -= 1
 
     def _free(self, entry: _Entry[T]) -> None:
-        """Let others take a job that waits too."""
+        """Let other prefill workers take a waiting job too: its reservation is over."""
         self._dequeue(entry)
         entry.line = entry.job.last_line
         self._enqueue(entry)
@@ -301,7 +308,8 @@ class PrefillQueue(Generic[T]):
         self._waits.append(wait_ns)
 
     def _held_by(self, holder: int, job_id: str) -> _Entry[T] | None:
-        """The job if this prefill worker holds it; else None, which is counted as ignored."""
+        """The job if this prefill worker holds it; else None, and the message is counted as
+        ignored."""
         entry = self._held.get(holder, {}).get(job_id)
         if entry is None:
             known = job_id in self._entries
@@ -317,7 +325,7 @@ class PrefillQueue(Generic[T]):
         entry.holder = None
 
     def _break_off(self, entry: _Entry[T], reason: JobReason) -> Returned | FailedJob:
-        """A lease ended without a result: the job waits again, or fails after the last attempt."""
+        """End a lease without a result: the job waits again, or fails after its last attempt."""
         entry.attempts += 1
         if entry.attempts >= self.limits.max_attempts:
             self._remove(entry, JobReason.ATTEMPTS)
@@ -332,7 +340,7 @@ class PrefillQueue(Generic[T]):
         return [_failed(entry.job, reason), *self._drop(entry, reason)]
 
     def _drop(self, entry: _Entry[T], reason: JobReason) -> list[JobOutcome]:
-        """End a job, whether it waits or is leased; a holder must be told to stop."""
+        """End a job, whether it waits or is leased; its holder, if it has one, must be told."""
         holder = self._remove(entry, reason)
         return [] if holder is None else [Abandoned(entry.job.job_id, holder)]
 

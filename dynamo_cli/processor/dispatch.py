@@ -109,7 +109,9 @@ class Dispatch:
     def _least_loaded(self, excluded: tuple[int, ...]) -> int:
         usable = self._ready.difference(excluded)
         if not usable:
-            raise NotReady("no worker can take requests right now.", retry_after_s=1)
+            raise NotReady(
+                "no worker can take requests right now; try again soon.", retry_after_s=1
+            )
         load = dict.fromkeys(sorted(usable), 0)
         for running in self._running.values():
             if running.worker in load:

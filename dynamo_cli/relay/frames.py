@@ -3,16 +3,16 @@
     u8 kind | u64 session | u64 number | u64 generation | body
 
     HELLO    node -> head: the session that the node wants; sent again and again. Its number says
-             how many frames the node has sent in it
-    WELCOME  head -> node: the answer; its generation names the life of the head's end, which is
-             another one after each start, and after each loss of a frame
+             how many frames the node has sent in this session
+    WELCOME  head -> node: the answer to HELLO; its generation is the life of the head's end, a
+             random number that changes when that end starts or misses a frame
     OPEN     there is a link with this generation; data may follow
     DATA     body: u32 count | u32 length of each message | the messages
     ACK      body: (u64 generation | u64 bytes that were delivered) for each link
     CARRY    body: a message between supervisor and outpost
 
-`number` counts the frames of a session in one direction, so that a lost one is noticed. HELLO and
-WELCOME are not counted.
+`number` counts the frames of a session in one direction, so that a lost frame is noticed. HELLO and
+WELCOME are not counted. A link is known by its generation, a number that the supervisor gives it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ACK = struct.Struct("<QQ")
 
 
 class FrameKind(IntEnum):
-    """What a frame is."""
+    """The kind of a frame; see the layout above."""
 
     HELLO = 1
     WELCOME = 2
@@ -52,12 +52,12 @@ class Frame(NamedTuple):
     body: bytes
 
     def pack(self) -> bytes:
-        """Its bytes."""
+        """The bytes of the frame."""
         return _HEAD.pack(self.kind, self.session, self.number, self.generation) + self.body
 
     @staticmethod
     def unpack(data: bytes) -> Frame:
-        """Read a frame. Raises `Corrupt` if the bytes are none."""
+        """Read a frame. Raises `Corrupt` if the bytes are not a frame."""
         if len(data) < _HEAD.size:
             raise Corrupt(f"a frame of {len(data)} bytes")
         kind, session, number, generation = _HEAD.unpack_from(data)
@@ -73,7 +73,7 @@ def pack_messages(messages: list[bytes]) -> bytes:
 
 
 def unpack_messages(body: bytes) -> list[bytes]:
-    """The messages of a DATA frame. Raises `Corrupt`."""
+    """The messages of a DATA frame. Raises `Corrupt` if the body is not such a list."""
     try:
         (count,) = struct.unpack_from("<I", body)
         lengths = struct.unpack_from(f"<{count}I", body, 4)
@@ -92,7 +92,7 @@ def pack_acks(acks: dict[int, int]) -> bytes:
 
 
 def unpack_acks(body: bytes) -> dict[int, int]:
-    """Delivered bytes by generation. Raises `Corrupt`."""
+    """Delivered bytes by generation. Raises `Corrupt` if the body is not such a list."""
     if len(body) % _ACK.size:
         raise Corrupt(f"{len(body)} bytes of acknowledgements")
     return dict(_ACK.iter_unpack(body))

@@ -1,8 +1,9 @@
-"""One link in a relay: its local end, and how many of its bytes are on the way. Nothing here waits.
+"""One link in a relay: its local end, and how many of its bytes are on the way. Nothing here
+blocks.
 
-At most `WINDOW_BYTES` (and one message) are on the way to the other relay. Further messages stay in
-the ring, and when that is full, in the process that sends them, as on any link whose reader is
-slow. So a relay drops nothing, and one slow link does not delay the others.
+At most `WINDOW_BYTES`, and the rest of one frame, are on the way to the other relay. More messages
+stay in the ring of the link; when that is full, they stay in the process that sends them, as on any
+link whose reader is slow. So a relay drops nothing, and one slow link does not delay the others.
 """
 
 from __future__ import annotations
@@ -33,8 +34,12 @@ class Port:
     # -- from the local process to the other relay -------------------------------------------
 
     def take(self) -> list[bytes]:
-        """Messages to send now; none if nothing is there (then the link is armed) or too much is
-        on the way (then `acknowledged` says when to try again)."""
+        """Messages to send to the other relay now.
+
+        The list is empty if the local process has written nothing; then the link will signal the
+        next message. It is also empty if too much is on the way; then call this again after
+        `acknowledged`.
+        """
         if self.link is None or self._on_the_way >= WINDOW_BYTES:
             return []
         while True:
@@ -45,20 +50,20 @@ class Port:
                 return []
 
     def last_words(self) -> list[bytes]:
-        """All that the local process has written, whatever is on the way."""
+        """All messages that the local process has written, without regard to the window."""
         found: list[bytes] = []
         while self.link is not None and not self.link.arm():
             found += self.link.receive()
         return found
 
     def acknowledged(self, size_bytes: int) -> None:
-        """The other relay has delivered so much."""
+        """Note that the other relay has delivered this many bytes."""
         self._on_the_way -= size_bytes
 
     # -- from the other relay to the local process -------------------------------------------
 
     def attach(self, link: Link) -> None:
-        """Give it its local end, and deliver what came before."""
+        """Set the local end, and deliver the messages that came before it."""
         self.link = link
         early, self._early = self._early, []
         self.deliver(early)
@@ -73,7 +78,7 @@ class Port:
             self._delivered += len(message)
 
     def to_acknowledge(self) -> int:
-        """Bytes to acknowledge now; 0 while few were delivered or many wait for the process."""
+        """Take the bytes to acknowledge now; 0 while fewer than `ACK_BYTES` were delivered."""
         waiting = self.link.pending_bytes if self.link is not None else 0
         delivered = self._delivered - waiting
         if delivered < ACK_BYTES:

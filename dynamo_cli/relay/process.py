@@ -84,7 +84,11 @@ class Relay:
         self._wire.close()
 
     def advance(self, longest_s: float = 1.0) -> None:
-        """One round: wait for something, at most so many seconds, and pass on what has come."""
+        """Do one round: wait for messages or frames, and pass on what has come.
+
+        Args:
+            longest_s: longest wait, seconds.
+        """
         timeout_s = 0.0 if self._wire.pending() else min(longest_s, self._say_hello())
         told = False
         for descriptor, _ in self._poller.poll(timeout_s):
@@ -101,7 +105,7 @@ class Relay:
         self._report()
 
     def _say_hello(self) -> float:
-        """Send HELLO if it is due; returns the longest wait until the next one."""
+        """Send HELLO if it is due; returns the seconds until the next one is due."""
         if not isinstance(self._session, NodeSession):
             return math.inf
         now = time.monotonic()
@@ -111,7 +115,7 @@ class Relay:
         return self._hello_due_s - now
 
     def _report(self) -> None:
-        """Tell the supervisor what has passed, if that has changed."""
+        """Send the counters of the head's end to the supervisor, if they have changed."""
         if isinstance(self._session, NodeSession) or time.monotonic() < self._report_due_s:
             return
         wire = self._wire
@@ -192,7 +196,7 @@ class Relay:
         if step.cut or step.joined:
             self._forget_links()
         if step.cut:
-            logger.warning("%s: %s; its links are made anew", self._process.name, step.cut)
+            logger.warning("%s: %s; its links are set up again", self._process.name, step.cut)
             self._control.send(RelayCut(step.cut))
         if step.reply is not None:
             self._wire.send(step.reply.pack())
@@ -205,10 +209,11 @@ class Relay:
         generation = frame.generation
         match frame.kind:
             case FrameKind.OPEN if isinstance(self._session, NodeSession):
-                # Data may come before the outpost has made the local end; the head makes its first.
+                # The head makes its end of a link first, so its data may come before the outpost
+                # has made the local end here. The port keeps that data.
                 self._ports.setdefault(generation, Port())
             case FrameKind.DATA:
-                # Without a port the local process has ended; its peer is about to be told of that.
+                # Without a port, the local process has ended, and its peer will be told of that.
                 if (port := self._ports.get(generation)) is not None:
                     port.deliver(unpack_messages(frame.body))
                     self._note_delivered(generation, port)

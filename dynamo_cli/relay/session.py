@@ -1,8 +1,9 @@
-"""Whether both relays still share one unbroken sequence of frames. Pure.
+"""Checks that the frames between two relays arrive without a gap, and begins again if not. Pure.
 
-The node names a session and repeats HELLO until the head's WELCOME arrives, and goes on repeating
-it while the session lasts. If a frame is missing, the side that notices begins anew: a node with
-another session, a head with another life, which makes the node begin another session.
+The node chooses a random number for its session. It sends HELLO with this number again and again,
+as long as the session lasts. The head answers each HELLO with WELCOME, which carries its life: a
+random number that the head chooses when it starts, and again when it misses a frame. A node begins
+another session when it misses a frame, and when WELCOME carries another life than before.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dynamo_cli.relay.frames import UNCOUNTED, Frame, FrameKind
 
 
 class SessionStep(NamedTuple):
-    """What follows a frame.
+    """What to do after a frame.
 
     Attributes:
         deliver: whether the frame belongs to the session and is to be acted on.
@@ -30,18 +31,18 @@ class SessionStep(NamedTuple):
 
 
 MISSING = "frames of the relay were lost"
-REPLACED = "the relay at the other end was started again"
+REPLACED = "the relay at the other end was started again, or has lost frames"
 
 
 class Session:
-    """One end of the sequence of frames.
+    """One end of a session.
 
     Args:
-        number: returns a number that no other session or life has.
+        number: returns a random number that no other session or life has.
 
     Attributes:
         joined: whether a session is open.
-        stale: frames that came from a session which is over, since the start.
+        stale: number of frames since the start that were ignored because their session is over.
     """
 
     def __init__(self, number: Callable[[], int]) -> None:
@@ -72,14 +73,14 @@ class Session:
 
 
 class HeadSession(Session):
-    """The head's end: takes the session that the node names."""
+    """The head's end: takes the session that the node has chosen."""
 
     def take(self, frame: Frame) -> SessionStep:
         """Judge a frame of the node."""
         if frame.kind is FrameKind.HELLO:
             known = self.joined and frame.session == self._session
-            # A session in which frames were sent began with an earlier life of this end. The node
-            # sees from the answer that it is over.
+            # If frames were sent in a session that this end does not know, the session began in an
+            # earlier life of this end. It is over: the node sees that from the life in the answer.
             joined = not known and not frame.number
             if joined:
                 self._session, self.joined = frame.session, True
@@ -95,7 +96,7 @@ class HeadSession(Session):
 
 
 class NodeSession(Session):
-    """The node's end: names the session."""
+    """The node's end: chooses the session."""
 
     def __init__(self, number: Callable[[], int]) -> None:
         super().__init__(number)
@@ -107,7 +108,7 @@ class NodeSession(Session):
         self._count_anew()
 
     def hello(self) -> Frame:
-        """The frame to repeat."""
+        """The HELLO frame, which the caller sends again and again."""
         return Frame(FrameKind.HELLO, self._session, self._sent, 0, b"")
 
     def take(self, frame: Frame) -> SessionStep:

@@ -14,8 +14,10 @@ from dynamo_cli.errors import PortInUse
 
 ZAP = "inproc://zeromq.zap.01"
 HANDSHAKE_MS, BEAT_MS, DEAD_MS = 5_000, 1_000, 10_000
-"""ZeroMQ connects again, and loses frames, when its own heartbeats are not answered for so long,
-also if the machine stood still meanwhile. So it waits longer than the head, which knows that."""
+"""Milliseconds: the limit for a handshake, the time between two heartbeats of ZeroMQ, and the time
+without an answer after which ZeroMQ connects again and loses the frames on the way. ZeroMQ counts
+time in which this machine itself was paused, the supervisor's heartbeats do not. So ZeroMQ's limit
+is longer than theirs."""
 
 RETRY_MS, MOST_RETRY_MS = 50, 250
 
@@ -32,14 +34,14 @@ def key_pair() -> tuple[str, str]:
 
 
 class Wire:
-    """One end. No method blocks; what cannot be sent yet waits in ZeroMQ.
+    """One end of the connection. No method blocks; frames that cannot be sent yet wait in ZeroMQ.
 
     Args:
-        config: with the keys of both ends.
+        config: address and keys of both ends.
 
     Attributes:
         port: the port at which the head listens.
-        gate: descriptor that announces clients which want to connect; then `admit` is to be called.
+        gate: descriptor that is readable when clients want to connect; then call `admit`.
         refused: connections that were refused because of their key.
         sent_frames, sent_bytes, received_frames, received_bytes: what has passed since the start.
 
@@ -95,11 +97,12 @@ class Wire:
         return (frames, self.gate) if self._listens else (frames,)
 
     def answer_to(self, peer: bytes) -> None:
-        """Send to this connection from now on (the head)."""
+        """At the head: send to this connection from now on."""
         self._peer = peer
 
     def send(self, data: bytes) -> None:
-        """Send to the other end. Without a connection it is lost, which the numbers show."""
+        """Send a frame. Without a connection it is lost; the other end sees a gap in the
+        numbers."""
         with suppress(zmq.Again):
             if not self._listens:
                 self._socket.send(data, zmq.DONTWAIT)
@@ -109,7 +112,7 @@ class Wire:
             self.sent_bytes += len(data)
 
     def receive(self) -> Iterator[tuple[bytes, bytes]]:
-        """Everything that has come, each with the connection that it came from."""
+        """All frames that have come, each with the connection that it came from."""
         while _readable(self._socket):
             peer, data = (b"", *self._socket.recv_multipart(zmq.DONTWAIT))[-2:]
             self.received_frames += 1
@@ -121,7 +124,7 @@ class Wire:
         return _readable(self._socket)
 
     def admit(self) -> None:
-        """Answer ZeroMQ's question whether a client may connect: only the one with our key."""
+        """Let only the client connect whose key is the other end's, as ZeroMQ asks for each."""
         while _readable(self._zap):
             version, request, _domain, address, _identity, mechanism, *keys = (
                 self._zap.recv_multipart(zmq.DONTWAIT)
@@ -133,14 +136,14 @@ class Wire:
             self._zap.send_multipart((version, request, *status, b"", b""))
 
     def _on_stranger(self, address: str) -> None:
-        """Count it, and say so the 1st, 2nd, 4th, 8th ... time, since it may go on for ever."""
+        """Count a refused connection; log the 1st, 2nd, 4th, 8th ..., as this may not end."""
         self.refused += 1
         if self.refused.bit_count() == 1:
             times = f"; {self.refused} times so far" if self.refused > 1 else ""
             logger.warning("a connection from %s is refused: its key is wrong%s", address, times)
 
     def close(self) -> None:
-        """Drop what waits, and close the connection."""
+        """Drop frames that wait, and close the connection."""
         self._context.destroy(linger=0)
 
 

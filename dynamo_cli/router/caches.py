@@ -1,4 +1,7 @@
-"""Keeps what the prefix caches of all workers of one kind hold, from their KV events. Pure."""
+"""Knows from KV events what the caches of all processes of one kind hold. Pure.
+
+The kinds are workers, prefill workers and host caches; "worker" below means a process of one kind.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,13 @@ SILENT_AFTER = 3
 
 @dataclass(slots=True)
 class FeedStatus:
-    """The state of the event stream of a worker, since the worker started.
+    """The state of the stream of KV events of one worker, since the worker started.
 
     Attributes:
-        expected: number of the next batch; 0 before the first, and while a resync is awaited.
+        expected: number of the next batch of events; 0 before the first, and while the worker is
+            to send its whole set.
         batches: number of batches that were not empty.
-        finished: requests with full blocks that had their first token there.
+        finished: prefills of prompts with full blocks that are over on this worker.
         unknown: number of blocks that the worker could not translate, by reason.
     """
 
@@ -32,7 +36,7 @@ class FeedStatus:
 
     @property
     def silent(self) -> bool:
-        """Whether the worker sends no events although it should."""
+        """Whether the worker has sent no events although it must have stored blocks."""
         return not self.batches and self.finished >= SILENT_AFTER
 
 
@@ -43,8 +47,8 @@ class Caches:
     Attributes:
         index: which worker holds which block.
         feeds: status of the event stream of each worker.
-        events: number of blocks that were stored and removed.
-        resyncs: number of whole sets that came, by reason.
+        events: number of blocks in events, by "stored" and "removed".
+        resyncs: number of whole sets that came, by reason: `START` or `GAP`.
         lag_ns: age of the newest batch when it was applied, nanoseconds.
     """
 
@@ -67,14 +71,15 @@ class Caches:
         """Apply a batch of events.
 
         Returns:
-            False if a batch before it is missing: then the worker must send its whole set.
+            False if the caller must ask the worker for its whole set, because a batch is missing.
+            This is so once per gap.
         """
         feed = self.feeds.setdefault(message.worker, FeedStatus())
         if message.whole:
             self.resyncs[GAP if feed.batches else START] += 1
             self.index.drop(message.worker)
         elif message.sequence != feed.expected:
-            # Until the whole set comes, the old one stays in use: it is still mostly right.
+            # Until the whole set comes, the set without this batch is used: it is mostly right.
             is_first_gap = feed.expected > 0
             feed.expected = 0
             return not is_first_gap

@@ -1,4 +1,4 @@
-"""Writes down what was decided about a query, and why. Pure."""
+"""Makes the record of a routing decision: what was decided about a query, and why. Pure."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def decided(
     prefill_worker: int | None,
     engine_order: int,
 ) -> RoutingDecision:
-    """Return the decision on a query.
+    """Return the record of the decision on a query.
 
     Args:
         choice: what the policy chose; None if no worker may take the request.
         policy: name of the policy.
-        block_size: tokens per block; 0 if no worker has been up.
-        winner: the worker that it chose.
+        block_size: tokens per block; 0 if no worker was up yet.
+        winner: the load of the chosen worker.
         since_ns, now_ns: when the query came, and the time now.
         prefill_worker, engine_order: as in `RouteAnswer`.
     """

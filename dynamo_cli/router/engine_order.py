@@ -4,10 +4,10 @@ With first come, first served, all requests wait behind a long prompt; with the 
 first, a long one may wait for ever. The rule here lies in between: a request is due at its arrival
 time plus the time of its own prefill, and the engine takes the request that is due first. So a
 prompt that takes three seconds is overtaken only by requests that arrive within the next three
-seconds and take less time. The short ones wait for a fraction of the time; the long one waits for a
-few of them. (Due dates by total work content: Conway, "Priority dispatching and job lateness in a
-job shop", 1965, with an allowance of the work itself.) Used by ``--router kv`` with costs in time;
-otherwise the priority alone is the order.
+seconds and take less time. The short requests wait much less than with first come, first served,
+and the long one waits only for a few short ones. (In job-shop scheduling these are due dates by
+total work content: Conway, "Priority dispatching and job lateness in a job shop", 1965.) The rule
+is used by ``--router kv`` with costs in time; otherwise only the priority counts.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from collections.abc import Callable
 from dynamo_cli.units import MS_NS
 
 SPAN_MS = 1 << 33
-"""Range of the due times within one priority, milliseconds: 99 days. A longer time is cut, so that
-a more urgent request always comes first."""
+"""Range of the due times within one priority, milliseconds: 99 days. A later due time is cut to
+this range, so that a request with a smaller priority always comes first."""
 
 ERA_MS = SPAN_MS // 2
-"""Due times are counted from the start of an era, milliseconds. A new era is due after this time.
-It begins when no request waits, and after twice this time at the latest."""
+"""Due times are counted from the start of an era, so that they fit into `SPAN_MS`. After this time,
+in milliseconds, a new era begins as soon as no request waits; after twice this time it begins in
+any case."""
 
 LEAST, MOST = -(1 << 30), (1 << 30) - 1
 """Bounds of a priority, so that an engine order fits into 64 bits. Every number of nine digits lies
-within; a priority beyond counts as the bound."""
+within them; a priority beyond a bound counts as the bound."""
 
 
 class EngineOrder:
@@ -45,7 +46,7 @@ class EngineOrder:
         """Return the engine order of a request; the smallest is taken first.
 
         Args:
-            priority: the client's, any number; a smaller one comes first, whatever is due.
+            priority: the client's, any number. A request with a smaller one always comes first.
             arrival_ns: when the router got the request, CLOCK_MONOTONIC, nanoseconds.
             prefill_s: time that its worker needs for the tokens that it has not cached, seconds.
             nobody_waits: tells whether all placed requests have had their first token.

@@ -1,8 +1,8 @@
-"""Keeps the load that was given to each worker. Pure: the clock is an argument, nanoseconds.
+"""Keeps the load that the router has placed on each worker. Pure: times are arguments, nanoseconds.
 
-The blocks of a request are reserved when it is placed, not when its worker reports them, so that
-each request of a burst is placed by the load of those before it. The worker's reports correct the
-sum, since answers grow and prefixes are shared.
+The blocks of a request are reserved when it is placed, not when its worker reports them. So, when a
+burst comes, the load of each request is known before the next one is placed. The worker's reports
+correct the sum of the reserved blocks, since answers grow and requests share prefixes.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from dynamo_cli.router.time_estimator import Prices, TimeEstimator
 from dynamo_cli.units import MS_NS, SECOND_NS
 
 SETTLE_NS = 20 * MS_NS
-"""Time that a request may need to reach its engine. Reports do not include younger requests yet."""
+"""Time that a request may need to reach its engine. A report of load does not include requests that
+were placed within this time before it."""
 
 IDLE_GRACE_NS = 2 * SECOND_NS
 """If an engine reports that it is idle, all requests placed longer ago than this have ended."""
 
 TIGHT_USAGE = 0.8
-"""Only if requests hold more than this share of a cache can its engine lack room for others. It may
-also let them wait because its batch is full, and then nothing is evicted."""
+"""Only if requests hold more than this share of its cache, an engine is taken to lack room for more
+requests. Below it, requests wait because the batch is full, and then nothing is evicted."""
 
 EXPIRY_NS = 90 * SECOND_NS
 """A request without a sign of life for this long is released; processors send one every 20 s."""
@@ -53,7 +54,7 @@ class Entry:
             such a token and one before it, which is what attention costs; see `time_estimator`.
         load_ns: estimated time to load what the host cache has of it, nanoseconds.
         prefill_ns: duration of the prefill, once the first token has come.
-        marks: some of the hashes of its prompt, see `promised.marks`.
+        marks: some of the sequence hashes of its prompt, see `promised.marks`.
         waiting: whether its first token has not come yet.
     """
 
@@ -79,13 +80,13 @@ class WorkerBook:
     """Sums over the entries of one worker.
 
     Attributes:
-        num_blocks: size of its KV cache.
-        max_active: number of requests at which it takes no more; 0 is no limit.
+        num_blocks: size of its KV cache, in blocks.
+        max_active: number of active requests at which it takes no more; 0 means no limit.
         active_requests: requests that were placed there and have not ended.
         waiting: entries without a first token, in the order in which they were placed.
         prefill_blocks, prefill_tokens, prefill_pairs: sums over `waiting`.
         decode_blocks: sum over all entries.
-        drift_blocks: correction of `decode_blocks` by the last report.
+        drift_blocks: blocks that the last report showed beyond `decode_blocks`; may be negative.
         last_used: number of the decision that chose it last.
         first_token_ns: when its last first token came.
         report: its last report.
@@ -108,9 +109,10 @@ class WorkerBook:
     queued_blocks: int = 0
 
     def evicts_before(self, blocks: int) -> bool:
-        """Whether a new request begins here only once all is evicted that no request holds.
+        """Whether the engine will evict every block that no request uses before a new one begins.
 
-        This is so when the engine lacks room for it: requests before it then take every free block.
+        This is so when the engine lacks room for the new request. Then it waits, and the requests
+        before it take all blocks that become free.
 
         Args:
             blocks: blocks that the new request needs besides those that it finds in the cache.
@@ -119,7 +121,8 @@ class WorkerBook:
         return tight and self._lacking(blocks) > 0
 
     def _lacking(self, blocks: int) -> int:
-        """How many of `blocks` blocks would not be free, besides those others wait for."""
+        """Number of blocks that are missing for the queued requests and `blocks` more blocks; at
+        most 0 if there is room for all."""
         return self.occupied_blocks + self.queued_blocks + blocks - self.num_blocks
 
     @property
@@ -129,7 +132,7 @@ class WorkerBook:
 
     @property
     def occupied_blocks(self) -> int:
-        """Blocks in use, as estimated from the promises and the last report."""
+        """Blocks in use, as estimated from the reserved blocks and the last report."""
         return max(self.decode_blocks + self.drift_blocks, 0)
 
     @property
@@ -138,10 +141,11 @@ class WorkerBook:
         return len(self.waiting)
 
     def prefill_began_ns(self, entry: Entry) -> int:
-        """When the prefill of this entry began, if it is the next to finish.
+        """When the prefill of the first waiting entry began, or will begin; CLOCK_MONOTONIC.
 
-        Prompts run one by one, and are loaded meanwhile: it began when its blocks were loaded or at
-        the worker's last first token, whichever is later. This may be in the future.
+        The estimate assumes that an engine computes one prompt after the other, and loads blocks
+        from the host cache meanwhile. So the prefill begins when its blocks are loaded or with the
+        first token of the request before it, whichever is later.
         """
         return max(entry.placed_ns + entry.load_ns, self.first_token_ns)
 
@@ -149,7 +153,7 @@ class WorkerBook:
         """Estimate how long the prefill of a new request must wait, seconds.
 
         Args:
-            blocks: free blocks that the request needs.
+            blocks: blocks that the request needs besides those that it finds in the cache.
             prices: current estimates of times.
             now_ns: current time.
         """
@@ -166,7 +170,7 @@ class WorkerBook:
         return all_s - done_s
 
     def _room_s(self, blocks: int, prices: Prices) -> float:
-        """Time until `blocks` blocks are free, besides those that other requests wait for."""
+        """Time until the queued requests and `blocks` more blocks have room, seconds."""
         lacking = self._lacking(blocks)
         if lacking <= 0 or not self.num_blocks:
             return 0.0
@@ -180,9 +184,10 @@ class Ledger:
     Attributes:
         entries: by request id.
         books: by worker index, for the workers that can take requests.
-        released: number of entries that were removed without the end of their request, by reason.
-        promised: prefixes that workers will have computed.
-        held: prefixes that workers keep because requests that have their first token use them.
+        released: number of entries that were removed although nobody reported the end of their
+            request, by reason.
+        promised: prefixes of waiting requests, which workers will have computed.
+        held: prefixes of requests that have their first token, which workers cannot evict.
         estimator: measured times.
         ranking: the workers that have room, by their load.
     """
@@ -199,9 +204,10 @@ class Ledger:
     """Entries by worker, in the order in which they were placed; also of workers without a book."""
 
     def worker_up(self, worker: int, num_blocks: int, max_active: int) -> None:
-        """Open the book of a worker that started, or that this router hears of for the first time.
+        """Open the book of a worker that has started, or that this router did not know.
 
-        In the second case, it may have entries already.
+        In the second case, the worker may have entries already: processors tell a router that was
+        started again what runs (`Placed`).
         """
         if worker in self.books:
             self.worker_down(worker)
@@ -217,8 +223,10 @@ class Ledger:
         self._placed.pop(worker)
 
     def close(self, worker: int) -> None:
-        """Close the book of a worker that takes no more requests; its entries stay until they
-        end."""
+        """Close the book of a worker that takes no more requests.
+
+        Its entries stay until their requests end.
+        """
         for request_id, entry in self._placed[worker].items():
             # This also takes their prefixes out of `promised` and `held`: nobody can use them now.
             self._count(request_id, entry, -1)
@@ -241,7 +249,7 @@ class Ledger:
         self._count(request_id, entry, 1)
 
     def _note_busy(self, now_ns: int) -> None:
-        """Note which share of the workers has prefills to do, before that changes."""
+        """Tell the estimator which share of the workers has had prefills to do until now."""
         if self.books:
             self.estimator.busy(self._busy_books / len(self.books), now_ns)
 
@@ -322,7 +330,7 @@ class Ledger:
         return not self._busy_books
 
     def report(self, stats: WorkerStats) -> None:
-        """Correct the sum of promises by the load that a worker reports."""
+        """Correct the sum of the reserved blocks by the load that a worker reports."""
         book = self.books.get(stats.worker)
         if book is None:
             return
@@ -345,15 +353,15 @@ class Ledger:
         return sum(entry.decode_blocks for entry in young)
 
     def _measure_steps(self, book: WorkerBook, stats: WorkerStats) -> None:
-        """Measure by the last two reports how fast tokens come, and how long a decode step takes.
+        """Measure output tokens and the time of a decode step from the last two reports.
 
-        The time of a step is measured only if no prompt was in progress between the reports.
+        A step is measured only if no prompt was in progress between the two reports.
         """
         last, book.report = book.report, stats
         if last is None:
             return
         took_s = (stats.sent_ns - last.sent_ns) / SECOND_NS
-        # If the engine had been idle in between, it would have sent a report of that.
+        # The engine was not idle in between: it reports at once when it becomes idle.
         running = min(stats.num_running_reqs, last.num_running_reqs)
         self.estimator.ran(stats.output_tokens - last.output_tokens, running * took_s)
         begun = stats.prefix_cache_queries_tokens > last.prefix_cache_queries_tokens

@@ -1,8 +1,8 @@
-"""Knows what the host cache has of a prompt, and measures what it takes to load it. Pure.
+"""Estimates what a worker can load of a prompt from the host cache, and how long that takes. Pure.
 
-The totals come from the reports of the engines' copies (`HostCopies`). Before the first of them,
-loading is assumed to take a tenth of the time of computing. Blocks that are only on disk have to be
-read first; the host cache tells how long that takes (`DiskReads`).
+Engines report how many blocks they have loaded and in which time (`HostCopies`). Before the first
+report, loading a token is assumed to take a tenth of the time to compute it. Blocks that are only
+on disk must be read into memory first; the host cache reports how long that takes (`DiskReads`).
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from dynamo_cli.messages.host_cache import DiskReads, HostCopies, Tier, holder
 from dynamo_cli.router.time_estimator import Prices
 
 FIRST_GUESS = 0.1
-"""Time to load a token relative to the time to compute it, until it is measured."""
+"""Time to load a token relative to the time to compute it, as long as it was not measured."""
 
 GUESS_TOKENS = 1000.0
 """The first guess counts as a measurement of this many tokens."""
 
 FORGET = 0.95
-"""Factor by which each report with new copies reduces the weight of all older ones, so that the
-last twenty or so count."""
+"""Factor by which each report with new copies reduces the weight of all older reports, so that
+about the last twenty count."""
 
 
 class InHost(NamedTuple):
-    """Leading blocks of a prompt that the host cache has.
+    """Numbers of leading blocks of a prompt that a host cache has.
 
     Attributes:
-        memory: in memory.
-        reach: in memory or on disk.
+        memory: leading blocks in memory.
+        reach: leading blocks in memory or on disk.
     """
 
     memory: int = 0
@@ -38,7 +38,7 @@ class InHost(NamedTuple):
 
     @property
     def disk(self) -> int:
-        """Those that have to be read from the disk."""
+        """Number of these blocks that must be read from the disk."""
         return self.reach - self.memory
 
 
@@ -59,9 +59,9 @@ class _Measured:
 
 @dataclass(slots=True)
 class Loading:
-    """What workers load from the host caches of their machines, and how fast they are.
+    """What workers can load from the host caches of their machines, and how fast.
 
-    A worker without loads is taken to be like the others.
+    A worker that has not loaded anything is taken to be as fast as the mean of the others.
     """
 
     _reports: dict[int, HostCopies] = field(default_factory=dict)
@@ -75,23 +75,26 @@ class Loading:
         self._machines[worker] = machine
 
     def disk_read(self, report: DiskReads) -> None:
-        """Take a report of a host cache."""
+        """Note how long a host cache takes to read a block from its disk."""
         self._disk_block_s[report.machine] = report.block_s
 
     def cache_down(self, machine: int) -> None:
-        """Forget how fast the disk of a host cache was whose process ended."""
+        """Forget the disk speed of a host cache whose process has ended."""
         self._disk_block_s.pop(machine, None)
 
     def loadable(
         self, worker: int, held: dict[int, int], block_size: int, prices: Prices
     ) -> InHost:
-        """What the host cache of a worker's machine has of a prompt for it.
+        """What a worker can load of a prompt from the host cache of its machine.
 
-        Nothing if it has refused the worker; and a disk that is slower than computing has nothing.
+        That is nothing if the host cache has refused the worker. Blocks on disk do not count if
+        reading them takes longer than computing them.
 
         Args:
-            held: leading blocks that host caches hold, by `holder`.
-            block_size: tokens of a block.
+            worker: index of the worker.
+            held: number of leading blocks that each host cache holds, by `holder`.
+            block_size: tokens per block.
+            prices: current estimates of times.
         """
         report = self._reports.get(worker)
         if not held or (report is not None and report.refused):
@@ -105,11 +108,14 @@ class Loading:
     def load_s(
         self, worker: int, found: InHost, expected: int, block_size: int, prices: Prices
     ) -> float:
-        """Time in which a worker loads what it will lack, seconds.
+        """Time that a worker needs to load the blocks that will not be in its own cache, seconds.
 
         Args:
-            found: what the host cache has.
-            expected: leading blocks that the worker will have itself.
+            worker: index of the worker.
+            found: what the host cache has of the prompt.
+            expected: leading blocks that will be in the worker's own cache.
+            block_size: tokens per block.
+            prices: current estimates of times.
         """
         blocks = max(found.reach - expected, 0)
         read = min(blocks, found.disk)
@@ -117,10 +123,10 @@ class Loading:
         return blocks * block_size * self.token_s(worker, prices) + read * disk_block_s
 
     def copied(self, report: HostCopies) -> None:
-        """Take the report of a worker; those of prefill workers are ignored.
+        """Take a worker's report of its totals; reports of prefill workers are ignored.
 
-        The totals of an engine that was started again are smaller than those before: then all of
-        them are new.
+        The totals of an engine that was started again begin at 0. So if they are smaller than the
+        last ones, all of them are new.
         """
         if report.prefill:
             return

@@ -33,7 +33,7 @@ from dynamo_cli.topology import FRONTEND, ProcessId, Role
 STATS_INTERVAL_S = 0.25
 EXPIRY_INTERVAL_S = 5.0
 MAX_NEWS = 2_000
-"""Most decisions in one report to the frontend; further ones are only counted."""
+"""Most decisions in one report to the frontend; more decisions are only counted."""
 
 
 def main(process: ProcessId, config: RouterConfig, control: socket.socket) -> None:
@@ -73,7 +73,8 @@ class Router:
         return EXPIRY_INTERVAL_S if self._state.ledger.entries else None
 
     def _decide(self) -> None:
-        """Answer the queries after all other messages of this poll, so that KV events count."""
+        """Answer the queries of this poll, after its other messages: KV events that came with them
+        count already."""
         queries, self._queries = self._queries, []
         for peer, query in queries:
             started = time.monotonic_ns()
@@ -156,11 +157,11 @@ class Router:
         self._state.end(request_id)
 
     def on_link(self, peer: ProcessId) -> None:
-        """A peer is connected: report the state to it soon."""
+        """Report soon: the new peer may be a frontend, which knows nothing yet."""
         self._changed = True
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
-        """A peer's process has ended: forget all that it held or asked for."""
+        """Forget all that a peer held or asked for, because the link to it is gone."""
         match peer.role:
             case Role.WORKER:
                 self._state.worker_down(peer.index)

@@ -1,9 +1,10 @@
-"""Keeps the prefixes that workers hold for their requests, or will have computed. Pure.
+"""Keeps the prefixes that workers will have computed, or hold for running requests. Pure.
 
-A request that follows another one with the same prefix to the same worker waits behind it and will
-find the prefix computed, although no KV event says so yet. And what a running request uses is not
-evicted, however short of memory its engine is. Of each prompt only some depths are remembered,
-eight for each doubling, so that long prompts cost little; a depth is exact to within an eighth.
+If two requests with the same prefix go to the same worker, the second waits for the first and then
+finds the prefix in the cache, although no KV event has come yet. And the blocks that a running
+request uses are not evicted, however short of memory its engine is. Of each prompt only the blocks
+at some depths are kept, eight for each doubling of the depth, so that long prompts cost little. So
+a depth found here is too small by an eighth at most.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ DEPTHS = (
         for octave in range(20)
     ),
 )
-"""Remembered depths in blocks: all up to 16, every second up to 32, every fourth up to 64 ..."""
+"""Depths that are kept, in blocks: all up to 16, every 2nd up to 32, every 4th up to 64 ..."""
 
 
 def marks(hashes: Sequence[int]) -> list[int]:
@@ -37,7 +38,7 @@ def marks(hashes: Sequence[int]) -> list[int]:
 
 @dataclass(slots=True)
 class Promised:
-    """Prompts of requests that workers have, by their marks."""
+    """The prompts of requests on each worker, each known by its marks (see `marks`)."""
 
     _index: PrefixIndex = field(default_factory=PrefixIndex)
     _counts: defaultdict[int, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
@@ -66,15 +67,15 @@ class Promised:
         self._index.remove(worker, last)
 
     def leading(self, prompt: Sequence[int], among: int = EVERYBODY) -> dict[int, int]:
-        """For each worker, the number of leading blocks of this prompt that its prompts share.
+        """For each worker, how many leading blocks this prompt has in common with its prompts.
 
         Args:
             prompt: marks of the prompt.
-            among: only these workers, as bits.
+            among: counts only for these workers, as bits.
         """
         leading = self._index.leading(prompt, among)
         return {worker: DEPTHS[place - 1] for worker, place in leading.items()}
 
     def by_depth(self, prompt: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """As in `PrefixIndex`, with the marks of a prompt; depths are places in `DEPTHS`."""
+        """Like `PrefixIndex.by_depth`, for the marks of a prompt: it counts marks, not blocks."""
         return self._index.by_depth(prompt)

@@ -1,4 +1,7 @@
-"""Measures how much of each prompt came before, as a cache without bound would find it. Pure."""
+"""Measures how much of each prompt an earlier prompt began with: what an endless cache would find.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ MAX_BLOCKS = 200_000
 
 
 class Repeats:
-    """Remembers the blocks of prompts in two generations; a full young one replaces the old one.
+    """Remembers blocks of prompts in two generations: when the young one is full, it becomes the
+    old one, and the old one is forgotten.
 
     Args:
-        max_blocks: size of a generation.
+        max_blocks: number of blocks of a generation.
 
     Attributes:
         asked_tokens: tokens of all prompts.

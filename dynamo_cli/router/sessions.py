@@ -22,7 +22,7 @@ class _Session(NamedTuple):
 
 
 class Sessions:
-    """The sessions that were seen last, `MAX_SESSIONS` at most.
+    """The `MAX_SESSIONS` sessions that were used last.
 
     Args:
         index: which blocks each worker holds.
@@ -38,8 +38,8 @@ class Sessions:
         return last.worker if last is not None else None
 
     def kept_together(self, query: RouteQuery, choice: Choice) -> Choice:
-        """Return the session's last worker if it can take the request and still has the session's
-        last prompt cached; otherwise `choice`."""
+        """Return the choice of the session's last worker, or `choice` if that worker cannot take
+        the request or has not the session's last prompt in its cache any more."""
         last = self._last.get(query.session) if query.session else None
         if last is None or not self._index.holds(last.worker, last.block):
             return choice

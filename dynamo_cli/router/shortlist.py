@@ -1,15 +1,15 @@
-"""Which workers are compared for a request if there are many. Pure.
+"""Selects the workers whose costs are compared for a request, if there are many. Pure.
 
-The cost of one worker takes a microsecond or two. With up to `MOST_COMPARED` workers all are
-compared. With more, these are, as far as they have room:
+To compute the cost of one worker takes one or two microseconds. Up to `MOST_COMPARED` workers, all
+are compared. If there are more, only these are compared, if they have room:
 
-- the `IDLEST` with the fewest requests, of which those without a first token count for more, as
-  with the policy ``least-loaded``; among equals the least recently used;
-- the `DEEPEST` that hold most of the prompt, and as many that will have computed most of it. Of
-  workers that hold equally much, those with the fewest requests, counted likewise.
+- the `IDLEST` workers with the fewest requests, of which those without a first token count for
+  more, as with the policy ``least-loaded``; among equals those chosen least recently;
+- the `DEEPEST` workers that hold most of the prompt, and as many that will have computed most of
+  it; among equals those with the fewest requests, counted in the same way.
 
-What is left out has less of the prompt than those, and more to do. ``round-robin`` compares those
-that were not used for the longest time, and ``random`` any.
+Every other worker has less of the prompt than the second ones, and more requests than the first.
+With ``round-robin``, the first ones are those chosen least recently, and with ``random`` any.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WORKER_BITS, USED_BITS = 16, 40
 
 
 class Load(Protocol):
-    """What is read of a worker's book."""
+    """What this module reads of a `WorkerBook`."""
 
     active_requests: int
     last_used: int
@@ -63,7 +63,7 @@ class WorkerRanking:
     _dice: random.Random = field(default_factory=lambda: random.Random(0))
 
     def _refresh(self, books: Mapping[int, Load]) -> None:
-        """Take in the changes."""
+        """Compute the ranks of the changed workers."""
         for worker in self.changed:
             if (book := books.get(worker)) is None or book.full:
                 self._ranks.pop(worker, None)
@@ -81,11 +81,11 @@ class WorkerRanking:
         return [rank & (1 << WORKER_BITS) - 1 for rank in nsmallest(count, self._ranks.values())]
 
     def _deepest(self, groups: Iterable[tuple[int, int]], count: int) -> list[int]:
-        """Those with the most blocks.
+        """The workers with room that hold the most leading blocks.
 
         Args:
-            groups: as from `PrefixIndex.by_depth`.
-            count: how many.
+            groups: workers by number of blocks, as from `PrefixIndex.by_depth`.
+            count: how many workers to return at most.
         """
         found: list[int] = []
         for _, group in groups:
@@ -102,13 +102,13 @@ class WorkerRanking:
         excluded: Collection[int],
         last: int | None,
     ) -> Collection[int]:
-        """The workers to compare: `books` if all are.
+        """Return the workers to compare; `books` itself if all are to be compared.
 
         Args:
             books: all workers.
-            by_prefix: groups of workers by what they hold of the prompt, one for each index.
+            by_prefix: for each index, the groups of workers that `PrefixIndex.by_depth` gives.
             excluded: workers that must not get the request.
-            last: the worker that the request's session had last; None if there is none.
+            last: the last worker of the request's session, compared too; None if there is none.
         """
         if len(books) <= MOST_COMPARED:
             return books

@@ -1,4 +1,4 @@
-"""The router's state: what workers hold and were promised, and the choice of a worker. Pure."""
+"""The router's state: what workers have cached, their load, and the choice of a worker. Pure."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from dynamo_cli.topology import Role
 from dynamo_cli.units import SECOND_NS
 
 HEAD_START_NS = 3600 * SECOND_NS
-"""A request that moves is due as if it had arrived this much earlier: its client has waited
-already, and its stream stands still."""
+"""A request that moves to another worker is due as if it had arrived this much earlier, because its
+client has waited already, and its stream stands still."""
 
 RESERVE_SHARE = 4
-"""A worker takes as many requests as its largest batch has, and a quarter (1 / this) more, so that
-its engine never runs dry. Further requests wait in the router, which can still choose the next free
-worker for them."""
+"""A worker takes as many requests as its largest batch has, and a quarter (1 / `RESERVE_SHARE`)
+more, so that its engine always has a next request. All other requests wait in the router, which can
+still choose any worker for them."""
 
 
 class RouterState:
@@ -55,13 +55,14 @@ class RouterState:
         caches: what workers hold.
         prefill_caches: what prefill workers hold.
         host_cache: what the host cache of each machine holds, by `holder`; empty if there is none.
-        loading: how long workers take to load blocks from it.
-        ledger: the load that was promised to each worker.
-        repeats: how much of the prompts came before.
+        loading: how long workers take to load blocks from the host cache.
+        ledger: the load that was placed on each worker.
+        repeats: how much of the prompts had come in earlier prompts.
         decisions: how often each worker was chosen.
         prompt_tokens: prompt tokens of the requests whose prefill is over.
-        predicted_tokens, measured_tokens: those of them that the router expected in the worker's
-            cache or the host cache, and that the engine found there.
+        predicted_tokens, measured_tokens: how many of `prompt_tokens` the router expected in the
+            worker's cache or the host cache, and how many the engine found there.
+        over_predicted_requests: requests of which the engine found less than predicted.
     """
 
     def __init__(self, config: RouterConfig, policy: Policy | None = None) -> None:
@@ -92,8 +93,8 @@ class RouterState:
         """Choose a worker and reserve the request's load there.
 
         Returns:
-            the decision, which names no worker if no worker may ever take the request; None if
-            those that may are full: then `released` returns the decision later, in order.
+            the decision, whose worker is None if no worker may ever take the request; None if it
+            must wait for room or behind an older query: then `released` returns it later.
         """
         asked = Waiting(
             not query.moved, query.priority, next(self._numbers), now_ns, processor, query
@@ -107,9 +108,10 @@ class RouterState:
         return None
 
     def released(self, now_ns: int) -> list[tuple[int, RoutingDecision]]:
-        """Decide the waiting queries that a worker can take now; stop at the first that none can.
+        """Decide the waiting queries that a worker can take now, in order.
 
-        A query that waits only because it excludes a worker holds up nobody.
+        A query that no worker can take holds up those behind it, unless it excludes a worker that
+        is up: then that worker can take others.
 
         Returns:
             pairs of processor and decision.
@@ -133,7 +135,7 @@ class RouterState:
         return decided
 
     def _excludes(self, query: RouteQuery) -> bool:
-        """Whether a worker is up that this query must not get."""
+        """Whether this query excludes a worker that is up."""
         return not self.ledger.books.keys().isdisjoint(query.excluded)
 
     @property
@@ -149,13 +151,14 @@ class RouterState:
         return self._decision(asked, None, now_ns, asked.query.priority)
 
     def _try(self, asked: Waiting, now_ns: int) -> RoutingDecision | None:
-        """Choose and reserve; None if no worker can take the request."""
+        """Choose a worker and reserve the load there; None if no worker can take the request."""
         request = self._request(asked.query)
         loads = self._loads(request, asked.query, now_ns)
         return self._place(asked, request, loads, now_ns) if loads else None
 
     def _request(self, query: RouteQuery) -> Request:
-        tokens = query.prompt_tokens + query.output_tokens  # an engine computes both
+        # The next worker of a request that moves computes its output tokens so far too.
+        tokens = query.prompt_tokens + query.output_tokens
         return Request(
             tokens,
             blocks_of(tokens, self._block_size),
@@ -165,7 +168,7 @@ class RouterState:
         )
 
     def _loads(self, request: Request, query: RouteQuery, now_ns: int) -> list[WorkerLoad]:
-        """The workers that can take the request."""
+        """The loads of the workers that can take the request now."""
         usable = self._usable(request)
         prompt = marks(usable)
         groups = self.caches.index.by_depth(usable), self.ledger.promised.by_depth(prompt)
@@ -205,14 +208,14 @@ class RouterState:
         return loads
 
     def _usable(self, request: Request) -> Sequence[int]:
-        """Hashes of the blocks that can be found in a cache. An engine always computes the last
-        token, so the block with that token never counts."""
+        """Sequence hashes of the blocks that can be found in a cache. An engine always computes the
+        last token, so the block with that token is left out."""
         if not request.blocks:
             return ()
         return request.blocks[: (request.prompt_tokens - 1) // self._block_size]
 
     def _prefill_worker(self, query: RouteQuery) -> int | None:
-        """The prefill worker that holds most of the prompt; None if none holds any of it."""
+        """The prefill worker that has most of the prompt cached; None if none has any of it."""
         if not query.hashes or not self.prefill_caches.feeds:
             return None
         groups = self.prefill_caches.index.by_depth(hashes.unpack(query.hashes))
@@ -234,8 +237,8 @@ class RouterState:
         return decision
 
     def _place_in_order(self, asked: Waiting, request: Request, entry: Entry) -> int:
-        """The engine order of a request: by due time if the policy measures times, else by
-        priority alone."""
+        """The engine order of a request: by its due time if costs are in time, else its
+        priority."""
         if not self._times:
             return asked.priority
         prefill_s = request.prices.prefill_s(1, entry.prefill_tokens, entry.prefill_pairs)
@@ -255,7 +258,7 @@ class RouterState:
             decode_blocks=request.prompt_blocks,
             full_blocks=tokens // size if size else 0,
             prompt_tokens=tokens,
-            # A request that moves may find blocks of its answer too, which nobody predicted.
+            # A request that moves may find blocks of its answer in the cache too: no prediction.
             predicted_tokens=found * size if self._predicts and not asked.query.moved else None,
             placed_ns=now_ns,
             alive_ns=now_ns,
@@ -286,8 +289,8 @@ class RouterState:
         )
 
     def remember(self, query: RouteQuery) -> None:
-        """Note a prompt for the statistics of repeats. Called after the query is answered, so that
-        the answer does not wait for it."""
+        """Note a prompt for the statistics of repeats, after the query was answered, which does not
+        wait for this."""
         if self._predicts and not query.moved:
             blocks = hashes.unpack(query.hashes)
             repeated = self.repeats.ask(query.prompt_tokens, blocks, self._block_size)
@@ -302,7 +305,7 @@ class RouterState:
     # -- requests --------------------------------------------------------------------------
 
     def placed(self, processor: int, message: Placed, now_ns: int) -> None:
-        """Note a sign of life of a request, or load on a worker that this router did not choose."""
+        """Note a sign of life of a request, or a request that this router did not place."""
         known = self.ledger.entries.get(message.request_id)
         if known is not None and known.worker == message.worker:
             known.alive_ns = now_ns
@@ -323,7 +326,10 @@ class RouterState:
         self.ledger.reserve(message.request_id, entry)
 
     def first_token(self, request_id: str, cached_tokens: int, now_ns: int) -> Measured | None:
-        """Note a first token; return the cached tokens if the router had predicted them."""
+        """Note a first token; return the cached tokens if the router had predicted them.
+
+        `cached_tokens` are the prompt tokens that the engine did not compute.
+        """
         entry = self.ledger.first_token(request_id, now_ns)
         if entry is None:
             return None
@@ -351,14 +357,14 @@ class RouterState:
             heapq.heapify(self._waiting)
 
     def caches_of(self, role: Role) -> Caches:
-        """The caches of which a process with this role sends events."""
+        """The caches to which the KV events of a process with this role belong."""
         others = {Role.PREFILL_WORKER: self.prefill_caches, Role.HOST_CACHE: self.host_cache}
         return others.get(role, self.caches)
 
     # -- workers ---------------------------------------------------------------------------
 
     def worker_up(self, ready: EngineReady) -> None:
-        """Open a worker whose engine is ready. It has no load, and its events say what it holds."""
+        """Let a worker whose engine is ready take requests; its KV events say what it holds."""
         self._block_size = ready.block_size
         if ready.worker in self._retired:
             return
@@ -369,7 +375,7 @@ class RouterState:
         self.caches.worker_up(ready.worker)
 
     def worker_retired(self, worker: int) -> None:
-        """Choose a worker no more; its load counts until its requests have ended or moved."""
+        """Choose this worker no more, because it is to be stopped."""
         self._retired.add(worker)
         self.ledger.close(worker)
 
@@ -386,6 +392,6 @@ class RouterState:
         self._forget_waiting(lambda waiting: waiting.processor == processor)
 
     def silent_workers(self) -> list[int]:
-        """Workers that send no events although prefills with full blocks are over there."""
+        """Workers that have sent no KV events although they must have stored blocks."""
         silent = (worker for worker, feed in self.caches.feeds.items() if feed.silent)
         return sorted(silent) if self._predicts else []

@@ -1,8 +1,8 @@
 """Measures how long workers need for their work. Pure: the clock is an argument.
 
 Nothing here is configured: all times are estimated from the first tokens of requests and from the
-reports of workers. Before there are any, the estimates are those of a model of eight billion
-parameters on a GPU; they count as much as `PRIOR_WEIGHT` of a sample.
+reports of workers. Until there are any, the estimates are those of a model with eight billion
+parameters on a GPU. Their weight, `PRIOR_WEIGHT`, is small, so that the first samples replace them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 from dynamo_cli.units import SECOND_NS
 
 FORGET = 0.995
-"""Factor by which each new sample reduces the weight of all older ones, so that the last few
+"""Factor by which each new sample reduces the weight of all older ones, so that about the last two
 hundred count."""
 
 PRIOR_WEIGHT = 0.01
@@ -28,7 +28,7 @@ BUSY_WINDOW_S = 30.0
 within minutes."""
 
 MOST_BUSY, MOST_LOST = 0.95, 0.8
-"""Upper bounds of the two shares: at 1, the price of a prefill would be infinite."""
+"""Upper bounds of `busy_share` and `lost_share`: at 1, the cost of a prefill would be infinite."""
 
 TOKENS, PAIRS = 1e-3, 1e-6
 """Units of the features of a prompt, chosen so that all features have a similar size."""
@@ -43,7 +43,7 @@ class Prices(msgspec.Struct, frozen=True, gc=False):
         pair_s: time for each pair of a computed token and a token before it (attention).
         decode_slowdown_s: by how much longer an answer takes for each other request that its
             worker runs at the same time.
-        held_s: how long a request keeps its KV blocks.
+        held_s: how long a request keeps its KV blocks, on average.
         lost_share: share of the computed tokens that had been computed before and were evicted,
             0 to `MOST_LOST`.
         busy_share: share of the time in which workers have prefills to do, 0 to `MOST_BUSY`.
@@ -77,7 +77,7 @@ def pairs(tokens: float, before: float) -> float:
 
 @dataclass(slots=True)
 class LeastSquares:
-    """Least squares with coefficients that are not negative; older samples weigh less.
+    """A fit by least squares with coefficients that are not negative; older samples weigh less.
 
     Attributes:
         coefficients: one for each feature, in the order of the features.
@@ -155,8 +155,7 @@ class TimeEstimator:
         """Note a prefill of `tokens` prompt tokens, of which `cached_tokens` were not computed.
 
         Args:
-            seconds: time since the previous first token of the worker, or since the request was
-                placed, whichever is shorter.
+            seconds: its duration, see `WorkerBook.prefill_began_ns`.
         """
         self.prompt_tokens = FORGET * self.prompt_tokens + tokens
         self.cached_tokens = FORGET * self.cached_tokens + cached_tokens
@@ -182,7 +181,7 @@ class TimeEstimator:
         self._step.add((1.0, running), seconds, 1.0)
 
     def ran(self, output_tokens: int, running_s: float) -> None:
-        """Note output tokens, and the sum of the times that requests ran meanwhile."""
+        """Note output tokens, and the sum of the times that requests ran for them, seconds."""
         self.output_tokens += output_tokens
         self.running_s += running_s
 

@@ -8,8 +8,11 @@ from dynamo_cli.messages.routing import RouteQuery
 
 
 class Waiting(NamedTuple):
-    """A query that waits. They are answered in the order of their fields: requests that move come
-    first, then those with the smaller priority, then the older ones."""
+    """A query that waits for a worker.
+
+    Queries are answered in the order of these fields: first requests that move, then those with the
+    smaller priority, then the older ones.
+    """
 
     is_new: bool
     priority: int

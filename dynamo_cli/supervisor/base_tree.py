@@ -370,7 +370,9 @@ class Tree:
         begins = verdict.serving and not self._has_served
         self._has_served |= begins
         if verdict.hopeless and self._has_served:
-            self._ending.give_up(ChildFailed(f"nothing can serve any more: {verdict.reason}."))
+            self._ending.give_up(
+                ChildFailed(f"no request can be served any more: {verdict.reason}.")
+            )
         self._view.processes(table)
         if begins:
             # The frontend reports its URL as the detail of its readiness.

@@ -68,7 +68,7 @@ class Death:
         name = f"{self.process.name} (pid {self.pid})" if self.pid else self.process.name
         parts = (f"{name} died: {self.why.rstrip('.')}", requests, self.then)
         words = "".join(f"\n    {line}" for line in self.last_words)
-        return "; ".join(filter(None, parts)) + (f"; its last words:{words}" if words else "")
+        return "; ".join(filter(None, parts)) + (f"; its last log lines:{words}" if words else "")
 
 
 class DeathLog:

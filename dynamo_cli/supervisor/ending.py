@@ -123,13 +123,14 @@ class Ending:
             for task in waits:
                 task.cancel()
         if not self.drained.is_set():
-            self._notice("WARNING", f"no {waits[done.pop()]} is left: what runs cannot be finished")
+            self._notice("WARNING", f"no {waits[done.pop()]} is left: the running requests fail")
             frontend.control.send(Drain(0.0))
 
     async def _drain(self, frontend: Child, timeout_s: float) -> None:
         frontend.control.send(Drain(timeout_s))
         self._notice(
-            "INFO", f"finishing what runs, at most {timeout_s:.0f} s; Ctrl-C again stops at once"
+            "INFO",
+            f"waiting up to {timeout_s:.0f} s for running requests; Ctrl-C again stops at once",
         )
         try:
             await asyncio.wait_for(self.drained.wait(), timeout_s + DRAIN_GRACE_S)

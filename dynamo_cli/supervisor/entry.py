@@ -130,4 +130,4 @@ def report(control: socket.socket, message: Message) -> None:
     try:
         control.send(encode(message))
     except OSError:
-        logging.getLogger(__name__).error("the supervisor does not hear: %s", message)
+        logging.getLogger(__name__).error("this cannot be sent to the supervisor: %s", message)

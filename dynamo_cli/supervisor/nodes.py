@@ -177,7 +177,7 @@ class Nodes:
                 if not node.placed:  # else the relay was started again, for the same outpost
                     self.place([node])
             case RelayJoined():
-                self._on_cut(node, "the relay has connected anew")
+                self._on_cut(node, "the relay has connected again")
                 node.counts.joined()
                 node.joined, node.heard_s = True, self._awake.now()
                 self._muster(node)

@@ -72,7 +72,7 @@ class Retirements:
         """
         listens = worker.phase not in NOT_LISTENING
         retirement = self._retiring[worker.process] = _Retirement(set())
-        worker.move_to(Phase.DRAINING, "there are to be fewer workers")
+        worker.move_to(Phase.DRAINING, "the number of workers is reduced")
         worker.control.send(SetPhase(Phase.DRAINING))
         for other in others:
             other.control.send(Retire(worker.process.index))

@@ -46,7 +46,9 @@ class Supervisor(Tree):
             self._retire(ProcessId(Role.WORKER, index))
         self._start_workers()
         if count != before:
-            self._log_fanout.notice("INFO", f"there are to be {count} workers, not {before}")
+            self._log_fanout.notice(
+                "INFO", f"the number of workers changes from {before} to {count}"
+            )
         return Rescaled(count)
 
     def _start_workers(self) -> None:

@@ -51,8 +51,8 @@ _HINTS = {
     signal.SIGKILL: "killed from outside, or by the kernel because memory ran out (see dmesg)",
     signal.SIGILL: "this processor lacks an instruction that the engine was built with",
     signal.SIGSEGV: "a crash in native code",
-    signal.SIGABRT: "native code gave up",
-    signal.SIGBUS: "memory that could not be had",
+    signal.SIGABRT: "native code called abort",
+    signal.SIGBUS: "memory could not be provided",
 }
 
 

@@ -122,7 +122,7 @@ def silence(workers: list[int], engines: dict[int, EngineReady]) -> AlarmView:
     return AlarmView(
         "no events",
         f"worker{'s' if several else ''} {names} {'have' if several else 'has'} sent no KV events "
-        "although requests finished there, so --router kv routes blindly",
+        "although requests finished there, so --router kv does not know what is cached",
         "check that prefix caching is on (no --no-enable-prefix-caching) and that prompts are "
         f"longer than a block{size}.",
     )
@@ -252,8 +252,8 @@ def _skew(active: dict[int, int], held_s: float) -> AlarmText:
     return (
         f"worker {worker} has {active[worker]} of {sum(active.values())} active requests, "
         f"for {held_s:.0f} s",
-        "a hot prefix or a session keeps them there; a lower --kv-overlap-weight or --router "
-        "least-loaded spreads them.",
+        "they share a prefix or a session that it has cached; a lower --kv-overlap-weight or "
+        "--router least-loaded spreads them.",
     )
 
 

@@ -106,7 +106,7 @@ def _growing(snapshot: Snapshot, past: Past) -> AlarmText | None:
         return None
     text = f"the number of waiting requests has only grown for {SPAN_S:.0f} s, "
     text += f"from {first[0]} to {last[-1]}"
-    return text, "more requests come than are answered, and that does not end by itself."
+    return text, MORE_WORKERS
 
 
 def _kv_full(snapshot: Snapshot, past: Past) -> AlarmText | None:
@@ -167,7 +167,7 @@ def _no_token(snapshot: Snapshot, past: Past) -> AlarmText | None:
         f"{queues.oldest_unstarted_s:.0f} s"
     )
     return text, (
-        "the picture and the stages show where the time goes; --first-token-timeout moves requests "
+        "the dashboard shows in which stage the time goes; --first-token-timeout moves requests "
         "away from a worker that does not begin them."
     )
 

@@ -1,8 +1,8 @@
 """Lets requests into the engine between its steps, a bounded part at a time. Pure.
 
-To read a request and to hash the blocks of its prompt takes 0.4 ms per 1,000 tokens. While a
-GPU computes a step there is time for that. But a burst of prompts at once would take longer than
-what the GPU has to do, and all streams of the engine would stand still meanwhile.
+Decoding a request and hashing the blocks of its prompt takes 0.4 ms per 1,000 tokens. For a few
+requests that is less than the GPU needs for its current step. For a burst of requests it is more:
+the GPU would have nothing to do, and all streams of the engine would stall.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from dynamo_cli.messages.request import AddRequest
 from dynamo_cli.units import MS_NS
 
 LEAST_NS, MOST_NS, SHARE = 2 * MS_NS, 8 * MS_NS, 3
-"""After a third (1 / `SHARE`) of the time of the last step, within these limits, no further request
-or part of one is begun before the next step. A part takes a millisecond at most. Where steps are
-scheduled ahead, the GPU is busy meanwhile, and the loop needs the rest of the time for the step
-after that; elsewhere a burst makes steps half as long again at most."""
+"""The time for requests between two steps of a busy engine: a third (1 / `SHARE`) of the time since
+the last admission, at least `LEAST_NS` and at most `MOST_NS`. It is checked after each part of a
+request, and a part takes at most a millisecond. If vLLM schedules a step ahead, the GPU works in
+that time, and the loop needs the rest for the next step. If not, a burst makes steps half as long
+again."""
 
 BeginRequest = Callable[[int, AddRequest], Generator[None]]
 """Gives a request of this processor to the engine; stops after each part of the work."""
@@ -62,9 +63,9 @@ class Admission:
         """Give requests to the engine; called before each step.
 
         Args:
-            busy: whether the engine has work. If so, this ends after a part of the time of a step.
-                Otherwise nobody waits for the next step but these requests, and it takes as many
-                as the step can run.
+            busy: whether the engine has work. If so, this ends after a part of the time of a step,
+                so that the streams go on. If not, only these requests wait for the next step, and
+                as many of them are admitted as that step can run.
         """
         now_ns = self._clock()
         last_ns = now_ns - self._called_ns if busy and self._was_busy else 0

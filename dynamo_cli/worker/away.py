@@ -1,8 +1,9 @@
 """Requests of a decode worker that are away: a prefill worker computes their prompts. Pure.
 
-Every request that is kept here leaves in exactly one way: it gets its KV blocks, it is prefilled
-locally after all, or it is aborted. Siblings of one prompt (n > 1) are prefilled once: the first
-goes away, the others wait for its first token and then find the prompt in the local prefix cache.
+Every request that is kept here leaves in exactly one way: its KV blocks arrive, it is prefilled
+locally after all, or it is aborted. The requests of one API request with n > 1 are siblings, a
+family: they have the same prompt, which is prefilled once. The first of them, the leader, is sent
+away. The others wait for its first token and then find the prompt in the local prefix cache.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class RemotePrefills(Generic[T]):
         self._siblings[request_id] = {}
 
     def join(self, request_id: str, family: str, request: T) -> bool:
-        """Let a request wait for a sibling that has no token yet; False if there is none."""
+        """Let a request wait for the leader of its family; False if the family has none."""
         leader = self._leaders.get(family)
         if leader is None:
             return False
@@ -76,12 +77,12 @@ class RemotePrefills(Generic[T]):
         return True
 
     def done(self, request_id: str) -> T | None:
-        """Take the request whose prefill is over; None when nobody waits for it any more."""
+        """Take the request whose prefill is over; None if it is not away any more."""
         away = self._away.pop(request_id, None)
         return away.request if away is not None else None
 
     def failed(self, request_id: str, reason: str) -> T | None:
-        """Take a request that is to be prefilled locally; None when it is not wanted any more."""
+        """Take a request that is to be prefilled locally; None if it is not away any more."""
         request = self.done(request_id)
         if request is not None:
             self.fallbacks[reason] += 1
@@ -99,14 +100,14 @@ class RemotePrefills(Generic[T]):
         return [request for request in failed if request is not None]
 
     def started(self, request_id: str) -> list[T]:
-        """Take the siblings of a request that had its first token or is over: they can go on."""
+        """Take the siblings of a request that has its first token or has ended, to start them."""
         siblings = self._siblings.pop(request_id, {})
         for family in [name for name, leader in self._leaders.items() if leader == request_id]:
             del self._leaders[family]
         return list(siblings.values())
 
     def of(self, wanted: Callable[[T], bool]) -> list[str]:
-        """Ids of the requests and siblings that `wanted` chooses."""
+        """Ids of the requests and siblings for which `wanted` returns True."""
         away = ((request_id, one.request) for request_id, one in self._away.items())
         siblings = (pair for group in self._siblings.values() for pair in group.items())
         return [request_id for request_id, request in (*away, *siblings) if wanted(request)]

@@ -1,4 +1,4 @@
-"""How much fits into an engine's KV cache, for people. Pure."""
+"""Says in words how much fits into an engine's KV cache. Pure."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dynamo_cli.messages.request import EngineReady
 
 
 def capacity(ready: EngineReady) -> str:
-    """One sentence, for the line of the log which says that the engine is loaded.
+    """The capacity of the KV cache in words; empty for an engine without a cache.
 
-    It is empty for an engine without a cache.
+    The log shows it when the engine is loaded.
     """
     tokens = ready.cache.tokens or ready.num_blocks * ready.block_size
     if not tokens or not ready.max_model_len:

@@ -20,8 +20,8 @@ class CopyReports:
 
     Args:
         process: the process of the engine.
-        client: its side of the host cache.
-        switchboard: its links.
+        client: the engine's client of the host cache, which counts the copies.
+        switchboard: the links of the process.
     """
 
     def __init__(self, process: ProcessId, client: CacheClient, switchboard: Switchboard) -> None:
@@ -36,18 +36,18 @@ class CopyReports:
         return self._client.copies(self._process.index, prefill=prefill)
 
     def _news(self, report: HostCopies) -> list[ProcessId]:
-        """Who does not know this yet."""
+        """The linked listeners that were not sent this report."""
         links = self._switchboard.links
         return [peer for peer in LISTENERS if peer in links and self._told.get(peer) != report]
 
     def timeout_s(self) -> float | None:
-        """How long the process may wait for messages; None if there is nothing to report."""
+        """How long the process may wait for messages, seconds; None if there is no new report."""
         if not self._news(self._report()):
             return None
         return max(self._due_s - time.monotonic(), 0.0)
 
     def tick(self) -> None:
-        """Report, if there is anything new and it is time for it."""
+        """Send a report if it is new and `INTERVAL_S` has passed since the last one."""
         now = time.monotonic()
         if now < self._due_s:
             return
@@ -58,5 +58,5 @@ class CopyReports:
                 self._told[peer] = report
 
     def forget(self, peer: ProcessId) -> None:
-        """Tell a new process of this name all of it."""
+        """Forget what this peer was told, so that its next process gets a report at once."""
         self._told.pop(peer, None)

@@ -1,4 +1,4 @@
-"""The worker that answers requests: it runs all of them, or decodes what others have prefilled."""
+"""The worker that answers requests, with or without prefill workers that prefill for it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from dynamo_cli.worker.operations import ASLEEP, Operations
 from dynamo_cli.worker.process import REPORT_INTERVAL_S, Equipment, run
 
 SERVED = (Role.PROCESSOR, Role.ROUTER, Role.FRONTEND)
-"""Roles that wait for the engine to be up."""
+"""Roles that are told when the engine is up (`EngineReady`)."""
 
 AWAY_TICK_S = 0.5
 """Poll interval while all requests of this worker are being prefilled elsewhere."""
@@ -71,7 +71,7 @@ class DecodeWorker:
 
     @property
     def _away(self) -> int:
-        """Requests that are being prefilled elsewhere, or soon may be."""
+        """Number of requests that are being prefilled elsewhere, or soon may be."""
         return self._handover.away if self._handover is not None else 0
 
     def _idle(self) -> bool:
@@ -85,7 +85,7 @@ class DecodeWorker:
     # -- the loop --------------------------------------------------------------------------
 
     def admit(self) -> None:
-        """Give requests that have come to the engine: see `Admission`."""
+        """Give waiting requests to the engine; `Admission` says how many."""
         self.heard()
         self._admission.admit(busy=self._engine.has_work())
 
@@ -95,7 +95,7 @@ class DecodeWorker:
             self._stats_current = False
 
     def stepped(self, outputs: Sequence[tuple[int, StepOutputs]]) -> None:
-        """Send each processor its outputs, and refuse the requests that failed alone."""
+        """Send each processor its outputs, and end the requests that failed in this step."""
         if self._handover is not None:
             self._handover.stepped()
         for client, output in outputs:
@@ -108,12 +108,12 @@ class DecodeWorker:
         self._stats_current = False
 
     def _lose(self, processor: ProcessId) -> None:
-        """Abort all requests of a processor, which has missed outputs, and tell it so."""
+        """Abort all requests of a processor that has missed outputs, and tell the processor."""
         if not self._switchboard.owe(processor, OutputsLost(self._process.index)):
             return  # the processor is gone
         lost = len(self._abort_client(processor.index))
         logger.error(
-            "the link to %s is full: outputs are lost, and %d more of its requests are aborted",
+            "the link to %s is full: outputs were lost, and %d of its requests are aborted",
             processor.name,
             lost,
         )
@@ -125,7 +125,7 @@ class DecodeWorker:
         self._report_stats()
 
     def idle_timeout_s(self) -> float | None:
-        """See `Duty`: no wait for messages while requests or a report are due."""
+        """See `Duty`: the loop does not wait while requests or a load report are due."""
         if self._admission or not self._stats_current:
             return 0.0
         return AWAY_TICK_S if self._away else None
@@ -200,7 +200,7 @@ class DecodeWorker:
             self._fail(ProcessId(Role.PROCESSOR, client), message.request_id, error)
 
     def _fail(self, processor: ProcessId, request_id: str, error: DynamoError) -> None:
-        """Tell a processor that this request has ended here, and why; it may move it."""
+        """Tell a processor that its request has ended here, and why; it may move the request."""
         refusal = RequestRefused(request_id, error.message, error.http_status)
         self._switchboard.owe(processor, refusal)
 
@@ -219,19 +219,19 @@ class DecodeWorker:
     # -- links -----------------------------------------------------------------------------
 
     def on_link(self, peer: ProcessId) -> None:
-        """Tell a peer that the engine is up, if it waits for that."""
+        """Tell a peer of a role in `SERVED` that the engine is up."""
         if peer.role in SERVED:
             ready = msgspec.structs.replace(self._engine.ready(), machine=self._machine)
             self._switchboard.owe(peer, ready)
         self._stats_current = False
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
-        """Prefill locally what a lost queue had; forget the requests of a lost processor."""
+        """Prefill locally the jobs of a lost prefill queue; abort requests of a lost processor."""
         self._stats_current = False
         if peer.role is Role.PREFILL_QUEUE and self._handover is not None:
             self._handover.queue_gone()
         if peer.role is not Role.PROCESSOR:
             return
         if lost := len(self._abort_client(peer.index)):
-            # The supervisor's line tells of the death, and where the requests have gone.
+            # The supervisor logs the death, and what became of the requests.
             logger.debug("%s is gone (%s): %d of its requests end here", peer.name, reason, lost)

@@ -1,4 +1,4 @@
-"""A decode worker's side of disaggregation: sends prompts away and takes them back."""
+"""A decode worker's side of disaggregation: sends prompts to prefill workers, takes KV blocks."""
 
 from __future__ import annotations
 
@@ -37,14 +37,16 @@ QUEUE_GONE = "queue_gone"
 
 
 class Handover:
-    """Decides where each prompt is prefilled, has that done, and falls back to this engine.
+    """Decides where each prompt is prefilled, and prefills here what prefill workers do not do.
+
+    A request whose prompt was sent to the prefill queue is "away"; see `RemotePrefills`.
 
     Args:
         engine: the decode side of this worker's engine.
         switchboard: links of this worker.
         rule: when a prompt is worth sending away.
-        refuse: tells a processor that a request of it ends, and why.
-        machine: the one that this worker runs on.
+        refuse: tells a processor that one of its requests ends, and why.
+        machine: number of the machine that this worker runs on.
     """
 
     def __init__(
@@ -61,9 +63,9 @@ class Handover:
         self._rule = rule
         self._refuse = refuse
         self._queue = QueueState(0, 0)
-        self._pushed = 0  # since the queue last told its depth
+        self._pushed = 0  # jobs since the last `QueueState`, which does not count them yet
         self._remote: RemotePrefills[Prepared] = RemotePrefills()
-        self._asking: dict[str, Prepared] = {}  # wait for the answer of the host cache
+        self._asking: dict[str, Prepared] = {}  # requests that wait for the host cache's answer
         self._sources: dict[str, int] = {}  # transfer -> the prefill worker that holds its blocks
         self._placements: Counter[str] = Counter()
 
@@ -94,7 +96,7 @@ class Handover:
             raise
 
     def _place(self, prepared: Prepared) -> None:
-        """As `add`; if the host cache must be asked first, `settle` goes on with it."""
+        """Like `add`. If the host cache must be asked first, `settle` calls this again."""
         request_id = prepared.message.request_id
         if self._remote.join(request_id, prepared.family, prepared):
             self._engine.forget_known(request_id)
@@ -116,10 +118,10 @@ class Handover:
     def _where(self, prepared: Prepared) -> tuple[Where, int] | None:
         """Where a prompt is prefilled, and how many of its tokens need not be computed.
 
-        Only about prompts that would be sent away for their length the host cache is asked.
+        The host cache is asked only about prompts that would be sent away for their length.
 
         Returns:
-            None as long as it has not answered.
+            None as long as the host cache has not answered.
         """
         if not prepared.suitable:
             return Where(False, PlacementReason.UNSUITABLE), 0
@@ -143,12 +145,12 @@ class Handover:
         )
 
     def settle(self) -> bool:
-        """Go on with the requests about which the host cache was asked, as far as it has answered.
+        """Place the requests about which the host cache has answered.
 
-        The order in which they came is kept, so that siblings wait for the first of them.
+        They are placed in the order in which they came, so that the first of a family leads it.
 
         Returns:
-            whether it has answered about any.
+            whether any request was placed.
         """
         asking, self._asking = self._asking, {}
         for prepared in asking.values():
@@ -185,14 +187,15 @@ class Handover:
     def abort(self, request_ids: list[str]) -> None:
         """Forget requests that are away or wait for a sibling, and cancel their jobs.
 
-        Siblings that waited for them are started. The caller aborts the requests in the engine.
+        Siblings that waited for these requests are started. The caller aborts the requests that the
+        engine has already.
         """
         for request_id in request_ids:
             if self._asking.pop(request_id, None) is not None:
                 self._engine.forget_known(request_id)
             if self._remote.abort(request_id):
                 self._switchboard.send(QUEUE, CancelJob(request_id))
-        for request_id in request_ids:  # by now none of them is a sibling that waits
+        for request_id in request_ids:  # by now none of these requests waits as a sibling
             self._go_on(request_id)
 
     def _go_on(self, request_id: str) -> None:
@@ -208,7 +211,7 @@ class Handover:
             self._refused(prepared, error)
 
     def _refused(self, prepared: Prepared, error: DynamoError) -> None:
-        """The engine does not take a request that was prepared earlier."""
+        """Tell the processor that the engine does not take a request that was prepared earlier."""
         self._engine.forget_known(prepared.message.request_id)
         processor = ProcessId(Role.PROCESSOR, prepared.client)
         self._refuse(processor, prepared.message.request_id, error)
@@ -220,7 +223,7 @@ class Handover:
             self._go_on(request_id)
 
     def tick(self, now_ns: int) -> None:
-        """Prefill locally what got no answer in time, and release blocks that were taken."""
+        """Prefill locally what is late; release blocks that this engine does not need any more."""
         for prepared in self._remote.late(now_ns):
             self._start(prepared)
         self._release(self._engine.take_unneeded())
@@ -241,7 +244,7 @@ class Handover:
                 self._rule = PlacementRule(conditional, length, size)
 
     def _prefilled(self, done: PrefillDone) -> None:
-        """Start a request with the blocks of a prefill worker, if it is still wanted."""
+        """Start a request with the blocks of a prefill worker; release them if it is not away."""
         params = json.loads(done.params)
         if "transfer_id" in params:  # other connectors than ours release blocks by themselves
             self._sources[done.job_id] = done.prefill_worker
@@ -256,13 +259,16 @@ class Handover:
         self._start(prepared, params)
 
     def queue_gone(self) -> None:
-        """Prefill locally what the lost queue had. Blocks that still arrive are released."""
+        """Prefill locally all that is away; blocks for it that still arrive are released."""
         self._queue = QueueState(0, 0)
         for prepared in self._remote.all_failed(QUEUE_GONE):
             self._start(prepared)
 
     def client_gone(self, client: int) -> list[str]:
-        """Forget the requests of a processor that are away, and return their ids."""
+        """Forget the requests of a processor that has ended, and return their ids.
+
+        Only requests that are away, wait for a sibling or wait for the host cache are known here.
+        """
         lost = self._remote.of(lambda prepared: prepared.client == client)
         lost += [name for name, one in self._asking.items() if one.client == client]
         self.abort(lost)

@@ -1,4 +1,4 @@
-"""Sleep, wake up, reset: carries out what an operator asks, as soon as the engine can do it."""
+"""Carries out what an operator asks of an engine (sleep, wake up, reset) once the engine can."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Operations:
     Args:
         engine: the engine of this process.
         abort_all: aborts all requests, and tells their senders this reason.
-        idle: whether nothing runs, neither here nor elsewhere on behalf of this process.
+        idle: whether no request runs, neither in this engine nor as a prefill on another one.
         answer: sends an answer to the frontend.
     """
 
@@ -41,11 +41,11 @@ class Operations:
 
     @property
     def asleep(self) -> bool:
-        """Whether no requests are taken: the engine sleeps, or will once the running ones end."""
+        """Whether no requests are taken: the engine sleeps, or will when running requests end."""
         return bool(self._falling_asleep) or self._engine.asleep
 
     def apply(self, order: Operate) -> None:
-        """Carry out an order: to sleep as soon as nothing runs any more, any other one now."""
+        """Carry out an order: sleep when no request runs any more, any other order at once."""
         match order.operation:
             case Operation.SLEEP:
                 self._falling_asleep.append(order)

@@ -1,4 +1,4 @@
-"""The worker that only prefills: it pulls jobs, fills its cache and hands the KV blocks over."""
+"""The worker that only prefills: it pulls jobs, computes prompts and hands over the KV blocks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PULL_INTERVAL_S = 2.0
 """Longest time between two pulls. A pull also renews the leases of the jobs of this worker."""
 
 TRANSFER_TTL_NS = 300 * SECOND_NS
-"""Blocks that no decode worker has taken or released after this time are freed."""
+"""Blocks that the decode worker has neither taken nor released after this time are freed."""
 
 REFUSED = "refused"
 """Reason of a failed job: this prefill worker cannot run it, or sleeps."""
@@ -53,7 +53,7 @@ class _RunningJob:
 
     Attributes:
         worker: index of the decode worker that the job is for.
-        tokens: length of the prompt without what the decode worker has.
+        tokens: prompt tokens to compute, without those that the decode worker has.
         since_ns: when the job came, on the monotonic clock.
     """
 
@@ -86,17 +86,17 @@ class PrefillWorker:
     # -- the loop --------------------------------------------------------------------------
 
     def admit(self) -> None:
-        """See `Duty`: jobs go to the engine as they come, because no stream waits here."""
+        """See `Duty`: nothing to do, jobs go to the engine at once, since no streams run here."""
 
     def heard(self) -> None:
-        """See `Duty`: no job waits for the host cache outside of the engine."""
+        """See `Duty`: nothing to do, jobs wait for the host cache inside the engine."""
 
     def stepped(self, outputs: Sequence[tuple[int, StepOutputs]]) -> None:
-        """Nobody needs the outputs, which are one token of each prompt."""
+        """Notify decode workers. The outputs, one token of each prompt, are not needed."""
         self._notify()
 
     def _notify(self) -> None:
-        """Notify decode workers of prompts whose blocks they can take now."""
+        """Tell decode workers which prompts are computed, and the queue which jobs have ended."""
         for job_id, params, failed in self._prefills.take_ended():
             running = self._running.pop(job_id, None)
             if running is None:
@@ -125,7 +125,10 @@ class PrefillWorker:
         return max(min(self._pull_due_s, self._report_due_s) - time.monotonic(), 0.0)
 
     def _pull(self, now_s: float) -> None:
-        """Tell the queue how much room there is: when there is more, and after each interval."""
+        """Tell the queue how many jobs and tokens this worker can take now.
+
+        This is sent when room was freed, and every `PULL_INTERVAL_S`.
+        """
         jobs, tokens = self._engine.batch_limits
         jobs -= len(self._running)
         tokens = BATCHES_AHEAD * tokens - sum(one.tokens for one in self._running.values())
@@ -135,7 +138,7 @@ class PrefillWorker:
         self._pull_due_s = now_s + PULL_INTERVAL_S
 
     def _report(self, now_s: float) -> None:
-        """Send the counters, and let go of blocks that nobody has taken for too long."""
+        """Send the counters, and free blocks that were not taken within `TRANSFER_TTL_NS`."""
         self._prefills.expire(time.monotonic_ns() - TRANSFER_TTL_NS)
         stats = self._prefills.stats(prefill_s=self._prefill_s, kept=len(self._running))
         self._prefill_s = []
@@ -170,7 +173,7 @@ class PrefillWorker:
         try:
             self._prefills.add(job, message.worker)
         except (InvalidRequest, InternalError) as error:
-            logger.warning("prefill %s: %s", job.job_id, error.message)
+            logger.warning("the prefill job %s is refused: %s", job.job_id, error.message)
             self._switchboard.owe(QUEUE, JobEnded(job.job_id, REFUSED))
             return
         tokens = job.prompt_tokens - job.skip_tokens
@@ -191,11 +194,11 @@ class PrefillWorker:
     # -- links -----------------------------------------------------------------------------
 
     def on_link(self, peer: ProcessId) -> None:
-        """A new queue must hear soon how much room there is."""
+        """Pull at once: a new prefill queue does not know how much room there is."""
         self._pull_due_s = 0.0
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
-        """Drop the jobs that nobody waits for any more."""
+        """Drop the jobs of a prefill queue, or for a decode worker, that has ended."""
         match peer.role:
             case Role.PREFILL_QUEUE:
                 for job_id in list(self._running):

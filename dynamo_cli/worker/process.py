@@ -30,14 +30,15 @@ from dynamo_cli.worker.copies import CopyReports
 from dynamo_cli.worker.operations import Operations
 
 ANSWER_WAIT_S = 0.001
-"""Longest wait for messages while the engine can do nothing before the host cache answers."""
+"""Longest wait for messages while the engine can do nothing before the host cache answers,
+seconds."""
 
 HEAR_S = 0.001
-"""Longest wait for answers to new requests. The host cache mostly answers within 0.2 ms, and steps
-take 5 ms and more, of which a GPU has the next one queued already."""
+"""Longest wait before a step for the host cache's answers about new requests, seconds. Most answers
+come within 0.2 ms. A step takes 5 ms or more, and a GPU has the next one queued already."""
 
 REPORT_INTERVAL_S = 0.25
-"""Shortest time between two reports of load or counters to the frontend."""
+"""Shortest time between two reports of load or counters to the frontend, seconds."""
 
 logger = logging.getLogger(__name__)
 
@@ -76,25 +77,26 @@ class Duty(Protocol):
         """Act on a message; the loop itself handles `Resync` and `Operate` before this."""
 
     def admit(self) -> None:
-        """Give requests that have come to the engine, before its next step."""
+        """Give waiting requests to the engine, before its next step."""
 
     def heard(self) -> None:
-        """Go on with requests that waited for the host cache, before the engine's next step."""
+        """Act on answers of the host cache about new requests, before the engine's next step."""
 
     def stepped(self, outputs: Sequence[tuple[int, StepOutputs]]) -> None:
-        """Send what an engine step gave; its KV events were sent to the router before."""
+        """Send the outputs of an engine step; its KV events were sent to the router before."""
 
     def tick(self) -> None:
         """Do what is due by now; called once in each round of the loop."""
 
     def idle_timeout_s(self) -> float | None:
-        """How long the loop may wait for a message while the engine is idle; None is for ever."""
+        """How long the loop may wait for a message while the engine is idle, seconds; None means
+        without limit."""
 
     def on_link(self, peer: ProcessId) -> None:
-        """There is a new link to this peer."""
+        """Act on a new link to this peer."""
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
-        """The link to this peer is gone."""
+        """Act on the loss of the link to this peer."""
 
 
 def run(
@@ -159,7 +161,7 @@ class EngineProcess:
         self._switchboard.close()
 
     def _timeout_s(self) -> float | None:
-        """How long the next round may wait for a message; None is for ever."""
+        """How long the next round may wait for a message, seconds; None means without limit."""
         if not self._engine.has_work():
             return self._idle_timeout_s()
         if self._stood_still and self._cache is not None and self._cache.waits():
@@ -173,7 +175,11 @@ class EngineProcess:
         return min((one for one in waits if one is not None), default=None)
 
     def advance(self, timeout_s: float | None) -> None:
-        """One round of the loop, which waits up to `timeout_s` for a message; None is for ever."""
+        """Do one round of the loop.
+
+        Args:
+            timeout_s: longest wait for a message, seconds; None means without limit.
+        """
         self._switchboard.poll(timeout_s)
         asked = self._cache.asked if self._cache is not None else 0
         self._duty.admit()
@@ -188,10 +194,10 @@ class EngineProcess:
             self._copies.tick()
 
     def _hear_answers(self, cache: CacheClient, asked: int) -> None:
-        """Give the host cache a moment to answer, else new requests would miss the next step.
+        """Wait up to `HEAR_S` for the host cache's answers, so that new requests are in this step.
 
         Args:
-            asked: number of questions before theirs.
+            asked: number of questions that were asked before those about the new requests.
         """
         end_s = time.monotonic() + HEAR_S
         while cache.waits(asked) and (left_s := end_s - time.monotonic()) > 0:
@@ -202,7 +208,8 @@ class EngineProcess:
         outputs = list(self._engine.step())
         if self._cache is not None:
             self._cache.pace.stepped(time.monotonic_ns() - began_ns, ended=bool(outputs))
-        # KV events go first: once a client has its answer, it may send the next request.
+        # KV events go first: a client that has its answer may send its next request at once, and
+        # the router must know by then what is cached.
         self._publisher.publish()
         self._duty.stepped(outputs)
         self._stood_still = not outputs
@@ -233,7 +240,7 @@ class EngineProcess:
             )
 
     def on_link(self, peer: ProcessId) -> None:
-        """There is a new link to a peer; a new router is told what the cache holds."""
+        """Act on a new link; a new router is told everything that the prefix cache holds."""
         self._duty.on_link(peer)
         if peer == ROUTER:
             self._publisher.resync()
@@ -241,7 +248,7 @@ class EngineProcess:
             self._cache.opened()
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
-        """A peer is gone."""
+        """Act on the loss of the link to a peer."""
         if peer.role is Role.HOST_CACHE and self._cache is not None:
             self._cache.lost()
         if self._copies is not None:

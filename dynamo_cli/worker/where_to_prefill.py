@@ -11,11 +11,13 @@ JOBS_PER_PREFILL_WORKER = 2
 """Default limit of the queue: this many jobs for each prefill worker."""
 
 BATCHES_AHEAD = 4
-"""A prefill worker pulls jobs for this many full steps, so that it never waits for the queue."""
+"""A prefill worker pulls jobs for this many full steps, so that it never waits for the prefill
+queue."""
 
 
 class PlacementReason(StrEnum):
-    """Why a prompt is prefilled where it is: remotely for the first two reasons, else locally."""
+    """Why a prompt is prefilled where it is: remotely for the first two reasons, locally for all
+    others."""
 
     ALWAYS = "always"
     LONG = "long"
@@ -51,12 +53,12 @@ def decide(
         rule: the bounds in force.
         prompt_tokens: length of the prompt.
         cached_tokens: how much of it is in the prefix cache of the decode worker.
-        queue_depth: jobs in the queue, with those that were just pushed.
+        queue_depth: jobs that wait in the prefill queue, with those that were just pushed to it.
         prefill_workers: number of prefill workers that take jobs now.
         room_tokens: longest prompt whose blocks can be handed over; None if there is no limit.
         known_tokens: how much of the prompt need not be computed, because the decode worker has it
-            or can load it from the host cache. Only prompts that are `LONG` without it depend on
-            it.
+            or can load it from the host cache. It matters only for a prompt that would be `LONG` if
+            nothing could be loaded.
     """
     if not prefill_workers:
         return Where(False, PlacementReason.NO_PREFILL_WORKER)

@@ -87,10 +87,10 @@ def test_engines_on_a_cpu_get_caches_of_what_it_leaves() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"prefill_workers": 1, "kv_transfer": "nixl"}, "does not go with --kv-transfer nixl"),
+        ({"prefill_workers": 1, "kv_transfer": "nixl"}, "does not work with --kv-transfer nixl"),
         (
             {"prefill_workers": 1, "host_cache_min_tokens": 5},
-            "min-tokens does not go with --prefill-workers",
+            "min-tokens does not work with --prefill-workers",
         ),
         (
             {
@@ -114,11 +114,11 @@ def test_engines_on_a_cpu_get_caches_of_what_it_leaves() -> None:
         ),
         (
             {"engine": "mock", "host_cache": "1GiB", "prefill_workers": 1},
-            "--host-cache does not go with simulated prefill workers",
+            "--host-cache does not work with simulated prefill workers",
         ),
         ({"host_cache": "33GiB"}, "is more than the 32.0 GiB of memory"),
-        ({"host_cache": "0", "host_cache_min_tokens": 5}, "min-tokens belongs to --host-cache"),
-        ({"host_cache": "0", "disk_cache": "/x:9GiB"}, "--disk-cache belongs to --host-cache"),
+        ({"host_cache": "0", "host_cache_min_tokens": 5}, "tokens works only with --host-cache"),
+        ({"host_cache": "0", "disk_cache": "/x:9GiB"}, "--disk-cache works only with --host-cache"),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(changes: dict[str, object], says: str) -> None:
@@ -141,7 +141,7 @@ def test_simulated_engines_may_have_more_memory_than_there_is() -> None:
 def test_engines_that_cut_blocks_otherwise_are_refused() -> None:
     gpus = tuple(Gpu(Device(str(i), f"GPU-{i}"), "H100", 80 * GIB, 0) for i in range(4))
     typed = replace(TYPED, prefill_workers=1, prefill_tp=2, kv_transfer="shm")
-    with pytest.raises(UsageError, match="needs engines of one width: --prefill-tp 2"):
+    with pytest.raises(UsageError, match=r"needs equal --prefill-tp \(2\) and --worker-tp"):
         resolve(typed, replace(CPU, gpus=gpus))
     typed = replace(typed, kv_transfer=None, host_cache="0")
     assert resolve(typed, replace(CPU, gpus=gpus)).host_cache is None  # by NIXL
@@ -162,7 +162,7 @@ def test_prefilled_blocks_go_through_one_that_nobody_asked_for() -> None:
 def test_vllms_own_offloading_is_refused() -> None:
     gpu = Gpu(Device("0", "GPU-0"), "H100", 80 * GIB, 0)
     typed = replace(TYPED, engine_args=("--kv-offloading-size", "4"))
-    with pytest.raises(UsageError, match="takes the place of --kv-offloading-size"):
+    with pytest.raises(UsageError, match="replaces --kv-offloading-size"):
         resolve(typed, replace(CPU, gpus=(gpu,)))
 
 
@@ -272,7 +272,7 @@ def test_simulated_engines_have_nothing_for_a_disk() -> None:
 
 def test_a_disk_that_is_no_larger_than_the_memory_gives_a_warning() -> None:
     config = resolve(replace(TYPED, disk_cache="/x:4GiB"), CPU)
-    assert ["4.0 GiB brings little" in one for one in warnings(config, CPU)] == [True]
+    assert ["4.0 GiB helps little" in one for one in warnings(config, CPU)] == [True]
 
 
 def test_the_folder_must_take_files_on_a_disk(

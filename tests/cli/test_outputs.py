@@ -67,7 +67,7 @@ def test_systemd_hears_of_everything_beside_the_log(
     [
         ({"log_file": Path("/nowhere/log")}, "there is no folder /nowhere"),
         ({"log_file": Path("/tmp")}, "is a folder"),
-        ({"log_file_size": "1GiB"}, "belongs to --log-file"),
+        ({"log_file_size": "1GiB"}, "works only with --log-file"),
         ({"log_file": Path("x"), "log_file_size": "1"}, "at least 64KiB"),
         ({"log_file": Path("x"), "log_file_size": "much"}, "takes a size like"),
     ],

@@ -47,7 +47,7 @@ def test_it_hears_what_the_server_does_from_the_start_to_the_end(
         "STATUS=serving on http://localhost:8181/v1",
         "STATUS=serving on http://localhost:8181/v1: 1 of 2 workers ready",
         "STOPPING=1",
-        "STATUS=finishing what runs",
+        "STATUS=waiting for running requests",
     ]
     with pytest.raises(BlockingIOError):
         listening.recv(4096)

@@ -38,7 +38,7 @@ def test_it_makes_the_memory_that_its_processes_open() -> None:
 
 def test_more_memory_than_the_node_has_is_refused_by_name() -> None:
     large = replace(post(), host_cache=HostCacheConfig(1 << 50))
-    with pytest.raises(ResourceError, match="is more than its"):
+    with pytest.raises(ResourceError, match="is more than the"):
         prepare(large)
     simulated = replace(large, engine=replace(large.engine, simulation=SIMULATED))
     assert prepare(simulated).host_cache is not None

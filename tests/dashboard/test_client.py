@@ -126,8 +126,8 @@ class Answers:
     ("body", "status", "says"),
     [
         (b"{}", 404, "is not a dynamo-llm server: it answers 404"),
-        (b'event: snapshot\ndata: {"version": "9"}\n\n', 200, "is another version of dynamo-llm"),
-        (b"event: snapshot\ndata: {\n\n", 200, "is another version of dynamo-llm"),
+        (b'event: snapshot\ndata: {"version": "9"}\n\n', 200, "runs another version of dynamo-llm"),
+        (b"event: snapshot\ndata: {\n\n", 200, "runs another version of dynamo-llm"),
         (b"hello", 200, "has ended its stream"),
     ],
 )

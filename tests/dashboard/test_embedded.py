@@ -136,14 +136,14 @@ def test_what_belongs_to_the_end_is_said_after_it_and_the_rest_is_not() -> None:
         view.log("worker 0", "INFO", "too quiet to be shown")
         await shown(view)
         view.ending()
-        view.notice("INFO", "finishing what runs")
+        view.notice("INFO", "for running requests")
         await closed(view)
         view.notice("WARNING", "stopping at once")
         return 0
 
     code, said = serve(serving)
     assert code == 0
-    words = ["worker 0 died", "finishing what runs", "stopping at once"]
+    words = ["worker 0 died", "for running requests", "stopping at once"]
     assert [line.partition("dynamo-llm   ")[2] for line in said.splitlines()] == words
 
 

@@ -300,7 +300,7 @@ def test_the_log_names_the_engine_without_whose_word_nothing_is_stored(
     scene.turn()
     scene.turn()
     (record,) = caplog.records
-    assert "before prefill worker 0 has said" in record.getMessage()
+    assert "until prefill worker 0 has said" in record.getMessage()
 
 
 def test_it_reports_that_it_is_ready_and_ends_when_it_is_told_to(scene: Scene) -> None:

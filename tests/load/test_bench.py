@@ -260,7 +260,7 @@ def test_when_everything_fails_it_says_why(manner: Manner, kind: str) -> None:
         (("http://a:b",), "not a URL like"),
         (("a", "--rate", "1", "--concurrency", "1"), "choose one"),
         (("a", "--json", "--csv"), "choose one"),
-        (("a", "--speed", "2"), "belong to --trace"),
+        (("a", "--speed", "2"), "work only with --trace"),
         (("a", "--trace", "/nowhere"), "cannot read the trace"),
         (("a", "--user-tokens", "x"), "a range like 30:80"),
         (("a", "--output-tokens", "9:3"), "the smaller one first"),

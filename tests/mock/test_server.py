@@ -230,7 +230,7 @@ def _phase(server: Server, name: str) -> str:
 
 def test_options_of_simulated_engines_belong_to_them() -> None:
     for args, message in (
-        (("--speedup", "2"), "belong to --engine mock"),
+        (("--speedup", "2"), "work only with --engine mock"),
         (("--engine", "mock", "--engine-profile", "abacus"), "no engine profile 'abacus'"),
         (("--engine", "mock", "--max-num-seqs", "many"), "takes a whole number"),
         (("--engine", "mock", "--max-num-batched-tokens", "1"), "cannot have these sizes"),

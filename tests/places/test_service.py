@@ -72,5 +72,5 @@ def check_states(states: list[str]) -> None:
     ready = states.index("READY=1")
     assert all(one.startswith("STATUS=starting: ") for one in states[:ready])
     assert "STATUS=serving on /v1: 2 of 2 workers ready" in states[ready:]
-    assert states[-2:] == ["STOPPING=1", "STATUS=finishing what runs"]
+    assert states[-2:] == ["STOPPING=1", "STATUS=waiting for running requests"]
     assert (states.count("READY=1"), states.count("STOPPING=1")) == (1, 1)

@@ -200,18 +200,18 @@ def load(count: int = 1000, **ttft_s: float) -> dict[str, object]:
             "Use --router least-loaded: .* none is more than 5 % faster",
         ),
         ([load(round_robin=1.0, kv=0.5)], "times those of round-robin"),
-        ([load(kv=1.0, peer=0.1)], "name two"),
+        ([load(kv=1.0, peer=0.1)], "name a second one"),
         ([load(50, least_loaded=1.0, kv=0.5)], "50 requests are too few to choose by; here the"),
         ([load(50, least_loaded=1.0, kv=2.0)], "here none has a lower TTFT than least-loaded"),
         ([load(300, least_loaded=1.0, kv=0.5)], "hint from 300 requests.* on the 4 slowest"),
-        ([load(0, least_loaded=1.0, kv=0.5)], "Nothing can be said"),
+        ([load(0, least_loaded=1.0, kv=0.5)], "No advice is possible"),
     ],
 )
 def test_verdicts(loads: list[dict[str, object]], expected: str) -> None:
     said = verdict(loads, ["random", "round-robin", "least-loaded", "kv"])
     assert re.search(expected, said)
     sure = min(one.requests for one in loads[0].values()) >= 1000
-    assert sure is ("Record 1,000 or more" not in said and "Nothing" not in said)
+    assert sure is ("Record 1,000 or more" not in said and "No advice" not in said)
 
 
 def test_the_best_of_each_column_is_marked_unless_it_is_a_bound() -> None:

@@ -101,4 +101,4 @@ def test_two_deaths_of_one_process_each_get_their_numbers() -> None:
 
 def test_last_words_and_reasons_are_shown() -> None:
     told = Death(WORKER, 0, "no memory.", "ERROR", last_words=["one", "two"])
-    assert told.text == "worker 0 died: no memory; its last words:\n    one\n    two"
+    assert told.text == "worker 0 died: no memory; its last log lines:\n    one\n    two"

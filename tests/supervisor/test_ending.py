@@ -72,7 +72,7 @@ def test_when_nobody_is_left_to_answer_it_waits_no_longer(last: tuple[Role, int]
         assert tree.silent()
         tree.end(*last)
         assert await tree.order() == Drain(0.0)
-        assert tree.told[-1] == f"no {last[0]} is left: what runs cannot be finished"
+        assert tree.told[-1] == f"no {last[0]} is left: the running requests fail"
         assert not draining.done()  # it waits until the frontend has told its clients
         tree.ending.drained.set()
         await asyncio.wait_for(draining, 10)

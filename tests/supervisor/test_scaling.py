@@ -79,7 +79,9 @@ def test_what_cannot_be_says_why(
         rescaled(config, count)
 
 
-@pytest.mark.parametrize(("count", "said"), [(2, []), (3, ["there are to be 3 workers, not 2"])])
+@pytest.mark.parametrize(
+    ("count", "said"), [(2, []), (3, ["the number of workers changes from 2 to 3"])]
+)
 def test_a_number_that_is_there_already_is_no_news(
     monkeypatch: pytest.MonkeyPatch, count: int, said: list[str]
 ) -> None:

@@ -136,7 +136,7 @@ def test_a_second_ctrl_c_forces() -> None:
     with Server(*SMALL) as server, Stream(server):
         below = children_of(server.process.pid)
         server.signal(signal.SIGINT)
-        wait_until(lambda: "finishing what runs" in server.log, 5, "it drains")
+        wait_until(lambda: "for running requests" in server.log, 5, "it drains")
         server.signal(signal.SIGINT)
         began = time.monotonic()
         assert server.wait() == 130
@@ -158,11 +158,11 @@ def test_it_does_not_wait_for_what_nobody_can_finish() -> None:
     with Server("--engine", "mock", "--drain-timeout", "600") as server, Stream(server) as stream:
         below, worker = children_of(server.process.pid), server.pid_of("worker 0")
         server.signal(signal.SIGINT)
-        wait_until(lambda: "finishing what runs" in server.log, 5, "it drains")
+        wait_until(lambda: "for running requests" in server.log, 5, "it drains")
         os.kill(worker, signal.SIGKILL)
         assert b'"draining"' in stream.rest()
         assert server.wait() == 0
-        assert "no worker is left: what runs cannot be finished" in server.log
+        assert "no worker is left: the running requests fail" in server.log
         server.assert_nothing_left(below)
 
 

@@ -41,7 +41,7 @@ def test_ranks_live_and_die_with_their_engine() -> None:
 
         os.kill(ranks[0], signal.SIGKILL)
         wait_until(lambda: not any(map(alive, (worker, *ranks))), 30, "the engine ends")
-        assert "ranks has ended" in server.log
+        assert "a rank of this engine has ended" in server.log
         wait_until(lambda: server.get("/health")[0] == 200, BACK_S, "there is a new engine")
         assert complete(server)[0] == 200
 

@@ -122,7 +122,7 @@ def test_a_processor_that_does_not_read_loses_its_requests_alone(
         assert around[PROCESSOR].read() == [OutputsLost(WORKER.index)]
         assert texts(around[OTHER_PROCESSOR].read()) == [b"for c"]
         assert list(around.engine.running) == ["c"]
-        assert "2 more of its requests are aborted" in caplog.text
+        assert "2 of its requests are aborted" in caplog.text
 
 
 def test_outputs_for_a_processor_that_is_gone_are_dropped(

@@ -154,7 +154,7 @@ def test_what_the_engine_does_not_take_goes_back(
         with caplog.at_level(logging.WARNING):
             town[QUEUE].send(run("a"))
         assert town[QUEUE].read() == [JobEnded("a", REFUSED)]
-        assert f"prefill a: {error.message}" in caplog.text
+        assert f"the prefill job a is refused: {error.message}" in caplog.text
         town.later(PULL_INTERVAL_S)
         assert town[QUEUE].read() == [PullJobs(4, 400, [])]
 

@@ -140,7 +140,7 @@ def _node(one: NodeView) -> list[tuple[str, str | Text]]:
         ("heartbeat", f"{show.seconds(one.beat_s)} to the node and back"),
         ("sent", f"{one.sent_frames:,} frames, {show.size(one.sent_bytes)}"),
         ("received", f"{one.received_frames:,} frames, {show.size(one.received_bytes)}"),
-        ("cuts", f"{one.resyncs:,} times frames were lost, and all links were made anew"),
+        ("cuts", f"{one.resyncs:,} times frames were lost, and all links were set up again"),
         ("joins", f"{one.reconnects:,} times the relays have connected again"),
         ("refused", f"{one.refused_connections:,} connections had a wrong key"),
         ("stale", f"{one.stale_frames:,} frames came after the end of their connection"),

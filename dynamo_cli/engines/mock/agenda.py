@@ -1,4 +1,4 @@
-"""Keeps the steps in which something happens to the requests that decode. Pure."""
+"""Keeps in which step something next happens to each request that decodes. Pure."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ NEVER = 1 << 62
 class Agenda:
     """A heap of requests by step.
 
-    An entry is valid as long as its request decodes without a break. The entry of a request that
-    has left, or has begun to decode anew, is skipped when its step comes.
+    An entry is valid as long as its request decodes in every step. The entry of a request that has
+    left, or has begun to decode again after a pause, is skipped when its step comes.
 
     Args:
-        running: the running requests by rank, kept current by the engine.
+        running: the running requests by rank; the engine changes this mapping.
     """
 
     def __init__(self, running: Mapping[int, SimRequest]) -> None:
         self._running = running
-        self._heap: list[tuple[int, int, int]] = []  # step, rank, since when it decodes
+        self._heap: list[tuple[int, int, int]] = []  # step, rank, step since which it decodes
 
     def add(self, step: int, request: SimRequest) -> None:
         """Note that something happens to this request in this step."""
         heapq.heappush(self._heap, (step, request.rank, request.since))
 
     def next(self) -> int:
-        """The step in which the next thing happens; `NEVER` if nothing is to happen."""
+        """The next step in which something happens; `NEVER` if nothing will happen."""
         heap = self._heap
         while heap and self._request(heap[0]) is None:
             heapq.heappop(heap)
         return heap[0][0] if heap else NEVER
 
     def take(self, step: int) -> SimRequest | None:
-        """Take a request to which something happens up to this step; None if there is no more."""
+        """Take a request to which something happens in this step; None if there is none (left)."""
         heap = self._heap
-        while heap and heap[0][0] <= step:  # earlier ones are of requests that have left
+        while heap and heap[0][0] <= step:  # entries of earlier steps are not valid any more
             if (request := self._request(heapq.heappop(heap))) is not None:
                 return request
         return None

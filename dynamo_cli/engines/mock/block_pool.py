@@ -1,13 +1,15 @@
 """The KV blocks of a simulated engine, managed as vLLM manages them. Pure.
 
-A block is free, or held by requests. A full block has the hash of its prefix and can be found by
-it, whether held or free: a free block stays in the prefix cache until it is allocated again.
+A block is free, or held by requests. A full block has the sequence hash of its prefix, and requests
+can find it by this hash. A free block can be found too: it stays in the prefix cache until it is
+allocated again.
 
     free queue:  [ without a hash | least recently used ......... most recently used ]
     next to be allocated  ^
 
-If two requests compute the same block at once, it has two copies, and the older one is found.
-The rules are those of vLLM's ``BlockPool`` (v1/core/block_pool.py); a test compares the two.
+If two requests compute the same block at the same time, there are two copies of it, and the older
+one is found. The rules are those of vLLM's ``BlockPool`` (v1/core/block_pool.py); a test compares
+the two.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from dynamo_cli.kv.holdings import Change
 
 STORED, REMOVED = "stored", "removed"
 Observer = Callable[[str, int], None]
-"""Is called with each single event: STORED or REMOVED, and the hash."""
+"""Is called with each event: `STORED` or `REMOVED`, and the sequence hash of the block."""
 
 
 class BlockPool:
@@ -30,8 +32,8 @@ class BlockPool:
 
     Attributes:
         usable: number of blocks that requests can hold.
-        observer: is called with every event, also of copies.
-        unknown: always empty here; see `kv.holdings.Held`.
+        observer: is called with every event, also those about copies.
+        unknown: always empty; it is here because `kv.holdings.Held` has it.
     """
 
     def __init__(self, count: int, observer: Observer | None = None) -> None:
@@ -57,7 +59,12 @@ class BlockPool:
         return 1.0 - len(self._free) / self.usable if self.usable else 0.0
 
     def find(self, names: Sequence[int], limit: int) -> list[int]:
-        """The blocks of the longest cached prefix, at most `limit` of them."""
+        """The blocks of the longest cached prefix, at most `limit`.
+
+        Args:
+            names: sequence hashes of the prompt's blocks.
+            limit: most blocks to return.
+        """
         found, blocks = self._found, []
         for place in range(min(limit, len(names))):
             block = found.get(names[place])
@@ -72,7 +79,7 @@ class BlockPool:
         return sum(not holders[block] for block in blocks)
 
     def hold(self, blocks: Sequence[int]) -> None:
-        """Let a request hold blocks that it has found, so that they are not allocated again."""
+        """Let one more request hold these blocks, so that they are not allocated again."""
         for block in blocks:
             if not self._holders[block]:
                 del self._free[block]
@@ -87,7 +94,7 @@ class BlockPool:
         return blocks
 
     def name(self, blocks: Iterable[int], names: Iterable[int]) -> None:
-        """Give hashes to blocks that are full: they can be found from now on."""
+        """Give sequence hashes to blocks that are full, so that requests can find them."""
         for block, name in zip(blocks, names, strict=True):
             self._names[block] = name
             if name in self._found:
@@ -101,8 +108,8 @@ class BlockPool:
     def release(self, blocks: Sequence[int]) -> None:
         """Release these blocks of a request, given in the order of its tokens.
 
-        Of the free blocks, those without a hash will be allocated first; of the others, the end of
-        the prompt before its start.
+        Blocks that become free without a hash will be allocated first. Of those with a hash, the
+        last block of the request will be allocated before the first.
         """
         nameless = []
         for block in reversed(blocks):
@@ -146,7 +153,7 @@ class BlockPool:
             done[name] = None
 
     def clear(self) -> bool:
-        """Forget every prefix; False, without any effect, while a request holds a block."""
+        """Forget every prefix. While a request holds a block, do nothing and return False."""
         if self.free < self.usable:
             return False
         for block in range(len(self._names)):

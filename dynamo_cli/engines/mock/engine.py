@@ -1,6 +1,6 @@
 """A simulated engine as a worker runs it: `SimEngine` with a clock.
 
-It repeats the tokens of the prompt as its answer, and sleeps for the time that its profile says.
+Its answers repeat the tokens of the prompt, and it sleeps for the times that its profile says.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.units import SECOND_NS
 
 MOST_LATE_NS = SECOND_NS // 100
-"""Most time that a step makes up for, if the process was late with it."""
+"""A step that the process begins late is made shorter to catch up, by this time at most."""
 
 WAIT_S = 0.001
 """Poll interval while all requests wait for their KV blocks."""
@@ -77,7 +77,7 @@ class MockEngine:
         self._asleep = False
 
     def _tier_of(self, config: EngineConfig) -> MockHostCache | None:
-        """The host cache; engines that hand prompts over do not simulate it."""
+        """The simulated host cache; None without one, and with disaggregation."""
         if config.host_cache is None or config.kv_role:
             return None
         client = client_of(self._profile)
@@ -102,11 +102,11 @@ class MockEngine:
 
     @property
     def holdings(self) -> Held | None:
-        """What the prefix cache holds; None when nobody asked."""
+        """What the prefix cache holds; None if the engine was built without KV events."""
         return self._sim.blocks if self._kv_events else None
 
     def has_work(self) -> bool:
-        """Whether a request runs, waits, or has its KV blocks on their way."""
+        """Whether a request runs, waits, or waits for KV blocks of a prefill worker."""
         return self._sim.has_work() or bool(self.decode_side.moving)
 
     # -- requests --------------------------------------------------------------------------
@@ -165,9 +165,10 @@ class MockEngine:
         return []
 
     def rest(self) -> None:
-        """Wait a moment when all requests wait for their KV blocks.
+        """Wait a moment if all requests wait for their KV blocks.
 
-        The process itself waits for what the host cache answers.
+        While one waits for an answer of the host cache, the loop of the process waits for messages
+        instead.
         """
         asks = self.cache_client is not None and self.cache_client.waits()
         loads = self._idle and self._sim.has_work() and not asks
@@ -185,8 +186,8 @@ class MockEngine:
     def _let_pass(self, began_ns: int, duration_ps: int) -> None:
         """Sleep for as long as a real engine would compute.
 
-        A step that directly follows another begins at the time when that one was due to end, so
-        that the time which the process spends between steps does not add up.
+        If a step directly follows another, it counts from the time when that one was due to end.
+        So the time that the process spends between steps makes the engine no slower.
         """
         if self._follows:
             began_ns = max(self._due_ns, began_ns - MOST_LATE_NS)
@@ -202,7 +203,7 @@ class MockEngine:
         output = wire.Output(
             request.request_id, [running.token(request.prompt_tokens + produced - 1)]
         )
-        if produced == request.resumed + 1 and self._consumer:  # only a decode worker takes these
+        if produced == request.resumed + 1 and self._consumer:  # only `Handover` asks for these
             self.decode_side.note_started(request.request_id)
         if produced == 1:
             cached = request.cached_tokens

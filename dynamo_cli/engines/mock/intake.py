@@ -27,11 +27,12 @@ class Running:
     """A request in the engine.
 
     Attributes:
-        client: index of the processor that it belongs to; of a prefill, of the decode worker.
+        client: index of the processor that it belongs to, or of a prefill's decode worker.
         tokens: its prompt, little-endian int32.
-        natural: whether the engine itself ends the answer, before the limit of the request.
+        natural: whether its answer ends by itself (``stop``), because the request has no limit
+            below the longest possible answer.
         queued_s: when it came, in seconds on the monotonic clock.
-        begun_s: when the first step that computed a part of it began; 0 before that.
+        begun_s: when the first step that computed a part of it began, as `queued_s`; 0 before.
         job: whether it is a prefill for another engine.
     """
 
@@ -43,7 +44,7 @@ class Running:
     job: bool = False
 
     def token(self, place: int) -> int:
-        """The token id at this place in prompt and answer; the answer repeats the prompt."""
+        """The token id at this position in prompt and answer; the answer repeats the prompt."""
         start = hashes.TOKEN_BYTES * (place % (len(self.tokens) // hashes.TOKEN_BYTES))
         return int.from_bytes(self.tokens[start : start + hashes.TOKEN_BYTES], "little")
 
@@ -142,7 +143,7 @@ class MockIntake:
         )
 
     def _name_block(self, request: SimRequest, block: int) -> int:
-        """The hash of a block with output tokens, made from its tokens like that of any block."""
+        """The sequence hash of a block that has output tokens."""
         size, running = self._profile.block_size, self.running[request.request_id]
         tokens = [running.token(place) for place in range(block * size, (block + 1) * size)]
         parent = request.hashes[block - 1] if block else hashes.ROOT

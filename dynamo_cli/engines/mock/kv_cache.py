@@ -1,4 +1,4 @@
-"""Gives the requests of a simulated engine their KV blocks: found, loaded, computed. Pure."""
+"""Gives KV blocks to the requests of a simulated engine: cached, loaded or computed ones. Pure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dynamo_cli.engines.mock.tier import MockHostCache
 
 
 class Entered(Enum):
-    """What became of a request whose turn has come: it has blocks for all of its prompt and can
-    run, it has them and waits for a load, the host cache has not answered, or there is no room."""
+    """What became of a request that was to begin: it can run, it has its blocks and waits until
+    some are loaded, it waits for the answer of the host cache, or there is no room."""
 
     RUNS = auto()
     LOADS = auto()
@@ -50,15 +50,16 @@ class KvCacheManager:
         return -(-tokens // self._size)
 
     def find(self, request: SimRequest) -> list[int]:
-        """Cached blocks that a request can begin with: the last token is always computed."""
+        """Cached blocks that a request can use. Its last token is always computed, so the block
+        with that token is left out."""
         return self.blocks.find(request.hashes, (request.tokens - 1) // self._size)
 
     # -- before it runs --------------------------------------------------------------------
 
     def enter(self, request: SimRequest, now_ps: int) -> Entered:
-        """Give a request its cached prefix, if there is room for all of it, and begin to load what
-        the host cache has beyond that."""
-        if request.blocks:  # they were loaded
+        """Give a request its cached prefix, if there is room for all its tokens, and begin to load
+        the blocks after that prefix which the host cache has."""
+        if request.blocks:  # its load has ended
             return Entered.RUNS
         self._name_all(request)
         found = self.find(request)
@@ -72,13 +73,14 @@ class KvCacheManager:
         loaded = depth - len(found)
         if self.tier is None or not loaded:
             return Entered.RUNS
-        # The rest is allocated too: if two loaded prompts lacked a block each, none could begin.
+        # All blocks are allocated now. Otherwise two loaded prompts might each lack one block, and
+        # neither could begin.
         request.blocks += self.blocks.allot(missing)
         self.tier.load(request, loaded, now_ps)
         return Entered.LOADS
 
     def _depth(self, request: SimRequest, cached: int) -> int | None:
-        """Leading blocks that need not be computed; None if the host cache has yet to say."""
+        """Number of leading blocks that need not be computed; None until the host cache answers."""
         if self.tier is None or request.remote_tokens:
             return cached
         return self.tier.find(request, cached, (request.tokens - 1) // self._size)
@@ -88,7 +90,7 @@ class KvCacheManager:
         request.blocks = found
         request.computed = len(found) * self._size
         if self.tier is not None:
-            self.tier.computed(request, 0, len(found))  # it may have lost them
+            self.tier.computed(request, 0, len(found))  # the host cache may not have them any more
         if request.counts:
             request.cached_tokens = request.computed
             self._totals.queries += request.tokens
@@ -113,25 +115,25 @@ class KvCacheManager:
     # -- while it runs ---------------------------------------------------------------------
 
     def fill(self, request: SimRequest, tokens: int) -> None:
-        """Put further tokens of a prompt into the cache; there must be room for them."""
+        """Add this many tokens of a prompt to its blocks; there must be room for them."""
         full = request.computed // self._size
         request.computed += tokens
         request.blocks += self.blocks.allot(self.missing(request, 0))
         self.name(request, full, request.computed // self._size)
 
     def missing(self, request: SimRequest, tokens: int) -> int:
-        """Blocks that a request needs for further tokens; it may have them already."""
+        """Number of blocks that a request lacks for this many more tokens."""
         return max(self.blocks_of(request.computed + tokens) - len(request.blocks), 0)
 
     def _name_all(self, request: SimRequest) -> None:
-        """Compute the hashes of all full blocks of a request, output included."""
+        """Compute the sequence hashes of all full blocks of a request, output included."""
         if not self._caching:
             request.hashes = []
             return
         self._extend(request, request.tokens // self._size)
 
     def name(self, request: SimRequest, start: int, end: int) -> None:
-        """Give hashes to blocks start..end-1 of a request, which are full."""
+        """Let others find the blocks start..end-1 of a request, which are full, by their hashes."""
         if not self._caching or start >= end:
             return
         self._extend(request, end)
@@ -159,7 +161,7 @@ class KvCacheManager:
         request.blocks = []
 
     def forget(self, request: SimRequest) -> bool:
-        """Take back what a request has that waits or loads; returns whether it was loading."""
+        """Take back the blocks of a request that does not run; returns whether it was loading."""
         loads = self.tier is not None and self.tier.forget(request.request_id)
         self.release(request)
         return loads

@@ -1,4 +1,4 @@
-"""vLLM's options that a simulated engine knows: sizes that override those of its profile. Pure."""
+"""vLLM's options that a simulated engine takes: sizes that replace those of its profile. Pure."""
 
 from __future__ import annotations
 

@@ -9,9 +9,10 @@ The time of a step is the sum of
     decode_request_s  x requests that get one more token
     decode_context_s  x tokens that these requests have in the cache
 
-and moving a prompt to another engine takes ``transfer_s + transfer_token_s x tokens``. Loading from
-the host cache takes ``load_s + load_token_s x tokens``, beside the steps. Times are kept in whole
-picoseconds, so that many steps at once take exactly as long as one by one.
+Transferring the KV of a prompt to another engine takes ``transfer_s + transfer_token_s x tokens``.
+Loading from the host cache takes ``load_s + load_token_s x tokens``, while steps go on. Times are
+kept in whole picoseconds, so that many steps simulated at once take exactly as long as the same
+steps one by one.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ PS = 10**12
 BUILT_IN = resources.files("dynamo_cli.engines.mock").joinpath("profiles")
 SUFFIX = ".json"
 DEFAULT_PROFILE = "gpu-8b"
-"""Where neither the user nor a record names one."""
+"""The profile if neither the user nor a record of requests names one."""
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,7 +48,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         max_num_batched_tokens: most tokens in a step.
         prefill_chunk_tokens: most prompt tokens in a step while an answer streams; 0: no limit.
         max_model_len: most tokens of a prompt and its answer together.
-        kv_token_bytes: KV of one token; the host cache holds as many as its memory has room for.
+        kv_token_bytes: bytes of KV per token, which decide how many tokens the host cache holds.
     """
 
     name: str
@@ -116,16 +117,25 @@ class StepTimes:
         return cls(*(round(getattr(profile, f"{name}_s") * PS) for name in names))
 
     def decode_ps(self, requests: int, context: int) -> int:
-        """The share of a step's time for decoding requests with `context` cached tokens in all."""
+        """The part of a step's time for decoding.
+
+        Args:
+            requests: number of requests that decode.
+            context: sum of their tokens in the cache.
+        """
         return self.decode_request * requests + self.decode_context * context
 
     def decode_steps_ps(self, steps: int, requests: int, context: int) -> int:
-        """The time of steps that only decode; each adds a token per request to the cache."""
+        """The time of several steps that only decode; arguments as of `decode_ps`.
+
+        Each step adds a token of each request to the cache.
+        """
         grown = requests * (steps * (steps - 1) // 2)
         return steps * (self.step + self.decode_ps(requests, context)) + self.decode_context * grown
 
     def prefill_ps(self, tokens: int, before: int) -> int:
-        """The share of a step's time for tokens of a prompt that follow `before` computed ones."""
+        """The part of a step's time for `tokens` tokens of a prompt, after `before` tokens of
+        it."""
         pairs = tokens * before + tokens * (tokens - 1) // 2
         return self.prefill_request + self.prefill_token * tokens + self.prefill_context * pairs
 

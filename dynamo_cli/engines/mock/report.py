@@ -11,7 +11,7 @@ from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.telemetry import CacheFacts, EngineCounts, WorkerStats
 
 PLANE = "simulated"
-"""How KV blocks get from one simulated engine to another."""
+"""Name of the way in which KV blocks get from one simulated engine to another, in metrics."""
 
 
 def ready(worker: int, profile: Profile) -> EngineReady:
@@ -39,7 +39,7 @@ def stats(
 
     Args:
         sent_ns: the time now, on the monotonic clock.
-        moving: number of requests whose KV blocks are on their way; they count as waiting.
+        moving: number of requests that wait for KV blocks of a prefill worker.
         refused_sends: messages that full links have refused.
     """
     totals = engine.totals

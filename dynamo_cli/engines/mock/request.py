@@ -16,14 +16,15 @@ class SimRequest:
     Attributes:
         prompt_tokens: length of the prompt.
         output_tokens: length of the answer.
-        hashes: sequence hashes of its full blocks; at first only of those of the prompt.
-        name_block: computes the hash of the block with this index, which has output tokens.
+        hashes: sequence hashes of its full blocks; at first only of blocks of the prompt.
+        name_block: computes the sequence hash of the block with this index, which has output
+            tokens.
         priority: requests with a smaller one come first.
         remote_tokens: tokens of the prompt that another engine has prefilled.
         cached_tokens: tokens of the prompt found in the cache or loaded when it first ran; None
             before that, and if it is resumed.
-        loaded_tokens: those of them that were loaded from the host cache.
-        in_host: leading blocks that the host cache had when it was asked; None if it was not.
+        loaded_tokens: how many of `cached_tokens` were loaded from the host cache.
+        in_host: leading blocks that the host cache had when it was asked; None if it was not asked.
         produced, computed: number of output tokens, and of tokens in the cache. While it decodes,
             these are the numbers at the step `since`; `SimEngine.output_of` gives the present one.
         preemptions: how often it was preempted.
@@ -46,23 +47,23 @@ class SimRequest:
     resumed: int = 0
     blocks: list[int] = field(default_factory=list)
     running: bool = False  # it is being prefilled, or decodes
-    rank: int = 0  # place among the running ones; later ones are larger
+    rank: int = 0  # its place among the running requests; one that began later has a larger rank
     arrival: int = 0  # number of its arrival at the engine
     since: int = 0  # the step in which it began to decode
 
     @property
     def tokens(self) -> int:
-        """Tokens to compute before the next output token, while it does not decode."""
+        """Tokens to compute before its next output token, while it does not decode."""
         return self.prompt_tokens + self.produced
 
     @property
     def counts(self) -> bool:
-        """Whether what is found of it now counts: it does once, where its prompt is computed."""
+        """Whether its cache hits count now: they count once, when its prompt is computed first."""
         return not self.preemptions and not self.resumed
 
     @property
     def order(self) -> tuple[int, int]:
-        """Requests with a smaller one run first and are preempted last."""
+        """The key of its order: requests with a smaller key run first and are preempted last."""
         return self.priority, self.arrival
 
     @property
@@ -73,15 +74,15 @@ class SimRequest:
 
 @dataclass(slots=True)
 class StepResult:
-    """What a step did; its effects are visible `duration_ps` after it began.
+    """What a step did. Its outputs come `duration_ps` after it began.
 
     Attributes:
         duration_ps: how long it takes, in picoseconds.
         decoded: number of requests that decoded a token.
         prefilled: number of prompt tokens that it computed.
-        begun: requests whose first part it computed.
-        joined: requests whose prompt it completed, and that decode from the next step on. They got
-            a token: their first one, unless they had been preempted or are resumed.
+        begun: requests of whose prompt it computed the first part.
+        joined: requests whose prompt it completed, and that decode from the next step on. The step
+            gave each of them a token: the first one, unless it was preempted or is resumed.
         finished: requests that got their last token, and have left.
         preempted: requests that were preempted.
         stalled: requests that decode, but got no token, because a preemption ended the step early.
@@ -115,7 +116,7 @@ class MockTotals:
     step_tokens_sum: int = 0
 
     def stepped(self, tokens: int, steps: int = 1) -> None:
-        """Count steps that gave so many tokens each: generated ones, and those of prompts."""
+        """Count steps with this many tokens each: output tokens and tokens of completed prompts."""
         if tokens:
             self.step_tokens[bisect_left(STEP_TOKENS_BOUNDS, tokens)] += steps
             self.step_tokens_sum += tokens * steps

@@ -1,4 +1,4 @@
-"""Disaggregation with simulated engines: KV blocks take time to move, but are kept nowhere."""
+"""Disaggregation with simulated engines: a transfer of KV blocks takes time, but moves no data."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class MockDecodeSide:
         self._sim = sim
         self._intake = intake
         self._transfer_s = transfer_s
-        self._moving: dict[str, tuple[int, SimRequest]] = {}  # by id: when its blocks are there
+        self._moving: dict[str, tuple[int, SimRequest]] = {}  # by id: when its transfer ends
         self._started: list[str] = []
         self._taken: list[str] = []
         self._copies = 0
@@ -42,7 +42,7 @@ class MockDecodeSide:
 
     @property
     def moving(self) -> int:
-        """Requests whose blocks are on their way."""
+        """Number of requests that wait for KV blocks of a prefill worker."""
         return len(self._moving)
 
     def prepare(self, client: int, message: AddRequest) -> Prepared:
@@ -50,7 +50,7 @@ class MockDecodeSide:
         return self._intake.prepare(client, message)
 
     def start(self, prepared: Prepared, kv_transfer_params: dict[str, Any] | None = None) -> None:
-        """Queue a prepared request: at once, or once its KV blocks have arrived."""
+        """Queue a prepared request: at once, or when the transfer of its KV blocks has ended."""
         if kv_transfer_params is None:
             self._intake.start(prepared)
             return
@@ -73,7 +73,7 @@ class MockDecodeSide:
         return self._sim.cached_tokens(prepared.begin[0])
 
     def known_tokens(self, prepared: Prepared, cached_tokens: int) -> int | None:
-        """What is cached: with prefill workers no host cache is simulated."""
+        """Return `cached_tokens`: with prefill workers no host cache is simulated."""
         return cached_tokens
 
     def forget_known(self, request_id: str) -> None:
@@ -102,7 +102,7 @@ class MockDecodeSide:
         return started
 
     def take_unneeded(self) -> list[str]:
-        """Transfers whose blocks were taken, or will not be, since the last call."""
+        """Transfers whose blocks this engine does not need any more, since the last call."""
         taken, self._taken = self._taken, []
         return taken
 

@@ -1,23 +1,24 @@
 """A simulated engine: vLLM's scheduler over simulated blocks, with times from a profile. Pure.
 
-Each step gives one token to every request that decodes, then goes on with the one prompt that did
-not fit into the last step, then begins as many waiting prompts as there is room for, by priority
-and order of arrival. A block is allocated when its first token is computed, and others can find it
-once it is full. When a running request needs a block and none is free, the running request that is
-least urgent and came last is preempted: it returns to the queue and is computed again later.
+Each step gives one token to every request that decodes. Then it goes on with the one prompt that
+did not fit into the last step, and then it begins as many waiting prompts as there is room for, by
+priority and order of arrival. A block is allocated when its first token is computed, and other
+requests can find it once it is full. If a running request needs a block and none is free, the
+running request with the largest priority number that came last is preempted: it returns to the
+queue and is computed again later.
 
     waiting --begin--> prefilling (at most one, the youngest) --> decoding --> finished
     ^ ^   |                 |                                        |
     | +---+--- loading      |                                        |
     +-------- preempted ----+----------------------------------------+
 
-With a host cache (see `tier`) a request that finds more there than in the engine's own cache is
-loading for a while, and then waits again, with its blocks.
+With a host cache (see `tier`), a request for which the host cache has more blocks than the engine's
+own cache is loading for a while. Then it waits again, and keeps its blocks.
 
-A step does not touch the requests that decode unless something happens to them: their numbers of
-tokens follow from the number of steps, and an `Agenda` says in which step the next block of each
-begins or becomes full. So the work for a step depends only on what changes in it, and `coast`
-simulates any number of steps at once in which nothing changes.
+To be fast, a step does not touch the requests that only decode: their numbers of tokens follow from
+the number of steps. An `Agenda` says in which step the next block of each request begins or becomes
+full. So the work for a step depends only on what changes in it. `coast` simulates any number of
+steps at once in which nothing changes.
 
 The rules are those of vLLM's ``Scheduler`` (v1/core/sched/scheduler.py) with the scheduling policy
 ``priority``, which workers use.
@@ -76,9 +77,9 @@ class SimEngine:
         self._requests: dict[str, SimRequest] = {}
         self._ranks = itertools.count()
         self._arrivals = itertools.count()
-        self._context = 0  # cached tokens of all that decode
-        self._edges = Agenda(self._running)  # a block begins or becomes full
-        self._ends = Agenda(self._running)  # the last token comes
+        self._context = 0  # tokens in the cache of all requests that decode
+        self._edges = Agenda(self._running)  # steps in which a block begins or becomes full
+        self._ends = Agenda(self._running)  # steps in which a request gets its last token
         self._budget = StepBudget(profile.max_num_batched_tokens, profile.prefill_chunk_tokens)
         self._settled = True  # the next step can begin nothing that the last one could not
 
@@ -88,7 +89,7 @@ class SimEngine:
         return self._memory.blocks
 
     def share(self, blocks: BlockPool) -> None:
-        """Use a KV cache that other engines use too, from the start."""
+        """Use a KV cache that other engines use too; call this before the first request."""
         self._memory.blocks = blocks
 
     @property
@@ -114,7 +115,7 @@ class SimEngine:
         self._settled = False
 
     def _wait(self, request: SimRequest) -> None:
-        """Put it in the queue by its order: mostly last, or first when it was preempted."""
+        """Put a request into the queue by its `order`."""
         place = len(self.waiting)
         while place and request.order < self.waiting[place - 1].order:
             place -= 1
@@ -154,7 +155,7 @@ class SimEngine:
         return [request for request in self._running.values() if request is not self._prefilling]
 
     def _streams(self) -> list[str]:
-        """The requests that a long step would delay, if steps are limited."""
+        """Ids of the requests that a long step would delay; empty if steps are not limited."""
         limited = self.profile.prefill_chunk_tokens
         return [one.request_id for one in self.decoding()] if limited else []
 
@@ -222,7 +223,7 @@ class SimEngine:
             now_ps: when it begins, in picoseconds; needed with a host cache.
         """
         result = StepResult(self._speed.step)
-        # They hold blocks, so they begin before those that may have to wait for room.
+        # Loaded requests hold blocks, so they begin before requests that may have to wait for room.
         self.waiting.extendleft(reversed(self._memory.arrived(now_ps)))
         step, streams = self.totals.steps, self._streams()
         stopped = self._grow(result)
@@ -245,7 +246,8 @@ class SimEngine:
         """Allocate blocks to the requests that decode, in order, and give hashes to full blocks.
 
         Returns:
-            whether one of them was itself preempted; those after it then get no token in this step.
+            whether a request was preempted while it needed a block itself. Then this step gives no
+            token to the requests after it.
         """
         size, now = self._block_size, self.totals.steps
         while (request := self._edges.take(now)) is not None:
@@ -291,7 +293,7 @@ class SimEngine:
         return True
 
     def _preempt(self) -> SimRequest:
-        """Preempt the running request that is least urgent and came last."""
+        """Preempt the running request that is the last by `order`."""
         last = max(self._running.values(), key=lambda request: request.order)
         self._leave(last)
         last.preemptions += 1
@@ -301,7 +303,7 @@ class SimEngine:
         return last
 
     def _go_on(self, result: StepResult, budget: int) -> int:
-        """Compute the next part of the prompt that is under way; returns its number of tokens."""
+        """Compute the next part of the prompt that was begun; returns its number of tokens."""
         request = self._prefilling
         if request is None:
             return 0

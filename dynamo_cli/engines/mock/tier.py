@@ -1,8 +1,8 @@
-"""A simulated engine's use of the host cache: loads that run beside its steps, and stores. Pure.
+"""A simulated engine's use of the host cache: it loads blocks while steps go on, and stores. Pure.
 
-A request of whose prompt the host cache has more than the engine gets room for all of its prompt,
-and then waits until the blocks are loaded; other requests go on meanwhile. What an engine computes
-is stored at the end of the step. The copies exist in name only: they take time, but move nothing.
+If the host cache has more of a prompt than the engine's own cache, the request gets blocks for all
+of its prompt and waits until the blocks are loaded. Other requests go on meanwhile. The blocks that
+a step computes are stored at its end. Copies take time, but move no data.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from dynamo_cli.units import SECOND_NS
 
 PS_PER_NS = PS // SECOND_NS
 MAX_SLOTS = 20_000_000
-"""Most slots of a simulated host cache: its memory is not real, but each slot takes some hundred
-bytes."""
+"""Most slots of a simulated host cache. The slots have no memory, but the records of each slot take
+a few hundred bytes."""
 
 
 def client_of(profile: Profile) -> CacheClient:
@@ -37,13 +37,14 @@ class MockHostCache:
     """The host cache as one engine uses it.
 
     Args:
-        client: the engine's side of the host cache.
-        profile: times of a load.
+        client: the engine's client of the host cache.
+        profile: has the times of loads.
         min_tokens: shorter prompts are neither looked up nor stored.
         speedup: factor by which the engine is faster than its profile, for reports.
 
     Attributes:
-        loading: by request id: when its blocks are there, in picoseconds, and how many these are.
+        loading: by request id, when its load ends in picoseconds, the request, and the number of
+            its blocks.
     """
 
     client: CacheClient
@@ -58,11 +59,11 @@ class MockHostCache:
         self._speed = StepTimes.of(self.profile)
 
     def find(self, request: SimRequest, cached: int, usable: int) -> int | None:
-        """Leading blocks of a request that need not be computed, at least `cached`.
+        """Number of leading blocks of a request that need not be computed, at least `cached`.
 
         Args:
-            cached: leading blocks that the engine has itself.
-            usable: most blocks that count.
+            cached: leading blocks that are in the engine's own cache.
+            usable: most blocks that the request can use.
 
         Returns:
             None if the host cache has not answered yet.
@@ -90,7 +91,7 @@ class MockHostCache:
         self.loading[request.request_id] = now_ps + ps, request, blocks
 
     def take_loaded(self, now_ps: int) -> list[tuple[SimRequest, int]]:
-        """Requests whose blocks have arrived, and how many."""
+        """Take the requests whose load has ended, each with its number of loaded blocks."""
         there = [
             (request, blocks)
             for due_ps, request, blocks in self.loading.values()
@@ -101,7 +102,7 @@ class MockHostCache:
         return there
 
     def forget(self, request_id: str) -> bool:
-        """The request reads nothing any more; returns whether it was loading."""
+        """Release what was found for a request; returns whether it was loading."""
         self.client.end(request_id)
         return self.loading.pop(request_id, None) is not None
 
@@ -111,7 +112,8 @@ class MockHostCache:
         return min((due_ps for due_ps, _, _ in self.loading.values()), default=None)
 
     def computed(self, request: SimRequest, start: int, end: int) -> None:
-        """Blocks start..end-1 of a request are full; those that the host cache lacks are stored."""
+        """Note that blocks start..end-1 of a request are full, to store those that the host cache
+        did not have."""
         if request.in_host is None:
             return
         for place in range(max(start, request.in_host), end):
@@ -119,7 +121,7 @@ class MockHostCache:
             self._computed[request.hashes[place]] = parent
 
     def reset(self) -> None:
-        """The engine's cache was reset: nothing that is older is loaded or stored any more."""
+        """Forget what was computed or found before, because the engine's cache was reset."""
         self._computed.clear()
         self.client.reset(self.loading)
 

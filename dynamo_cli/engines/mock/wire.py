@@ -1,7 +1,8 @@
 """The parts of vLLM's messages that a simulated engine reads and writes.
 
-The messages travel in vLLM's own msgpack encoding. These structs have the leading fields of vLLM's,
-under the same names, so that a worker that simulates does not import vLLM. A test compares them.
+The messages travel in vLLM's own msgpack encoding. These structs have the first fields of vLLM's
+classes, under the same names, so that the worker of a simulated engine does not import vLLM. A test
+compares them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """``python -m dynamo_cli.engines.vllm.health``: checks whether vLLM's installation works.
 
 It writes JSON to standard output, one object a line: ``{"step"}`` before a step, and after it
-``{"step", "ok", "detail"}``. A step may crash the process, which is why this is a process of its
-own; then its second line is missing. Standard input may hold the configuration of an engine as
-JSON: then vLLM also checks these options for that model.
+``{"step", "ok", "detail"}``. It is a process of its own because a step may crash it; then the
+second line of that step is missing. Standard input may hold the configuration of an engine as JSON:
+then vLLM also checks these options for that model.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from dynamo_cli.kv import hashes
 from dynamo_cli.messages.request import AddRequest
 
 REPEATS = 5
-"""Repetitions of each measurement. The fastest counts: other load can only make it slower."""
+"""Repetitions of each measurement. Only the fastest counts, since other load makes steps slower."""
 
 PROMPTS = (8, 32, 128, 512, 2048, 8192, 32768)
 PREFIXES = (256, 1024, 4096, 16384)
@@ -41,7 +41,7 @@ CONTEXTS = (16, 256, 1024, 4096)
 DECODE_STEPS = 8
 BURST, BURSTS = 24, 3
 PATIENCE_S = 60.0
-"""How long the running measurement may go on after the time for all measurements is over."""
+"""How long the last measurement may go on after the time for all of them is over, seconds."""
 
 KV_SHARE = 0.8
 """Fraction of the KV cache that a measurement may fill."""
@@ -223,8 +223,8 @@ class EngineMeter:
                     yield self._decode_run(count, context)
 
     def _decode_run(self, count: int, context: int) -> MeasuredRun:
-        """The fastest of several parts of one long decode, with its context in that part."""
-        most = self._longest - context  # they are aborted long before that
+        """The fastest of several parts of one long decode, with the cached tokens in that part."""
+        most = self._longest - context  # the requests are aborted long before that
         names = [self._add(self._prompt(context), most) for _ in range(count)]
         while not all(map(self._outputs.get, names)):
             self._step()

@@ -1,8 +1,9 @@
-"""Turns what vLLM raises, while an engine or its front half is built, into one of our errors.
+"""Turns exceptions of vLLM into our errors: at the start of an engine or processor, and at
+requests.
 
 vLLM, transformers, safetensors, pydantic and plugins raise all kinds of exceptions, some with a
-hundred lines of text. Here each becomes one sentence; the log has the traceback at level debug
-(`supervisor/entry.py`).
+hundred lines of text. Here each becomes one sentence. If a start fails, the log has the traceback
+at level debug (`supervisor/entry.py`).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _EXPECTED = (
     *(ValueError, TypeError, NotImplementedError, LookupError, ImportError, AttributeError),
     *(OSError, SyntaxError, SafetensorError, VLLMError),
 )
-"""Exceptions that a wrong option or a broken model causes; others may be bugs of vLLM."""
+"""Exceptions that wrong options and broken models cause. Other exceptions may be bugs of vLLM."""
 
 _LESS = "Lower --kv-cache-memory-bytes or --max-model-len, or use fewer workers."
 _OTHER = "Give a Hugging Face id, a folder with config.json, or try --model demo."

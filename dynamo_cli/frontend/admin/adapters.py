@@ -137,7 +137,9 @@ class Adapters:
         """Change all processors that take requests; one that is restarted gets the list again."""
         processors = self._exchange.processors
         if not processors:
-            raise NotReady("no processor can take requests right now.", retry_after_s=1)
+            raise NotReady(
+                "no processor can take requests right now; try again soon.", retry_after_s=1
+            )
         told = (self._tell(processor, change, adapter) for processor in processors)
         if not (failures := await _failures(told)):
             return

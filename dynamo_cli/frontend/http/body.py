@@ -75,7 +75,7 @@ class BodyReader:
         except TimeoutError as error:
             http.protocol._lingering_time = 0.0  # else aiohttp would wait for the rest of the body
             raise RequestTimeout(
-                f"the body did not arrive in time; {size} bytes of it did."
+                f"the body did not arrive in time: only {size} bytes came. Send the request again."
             ) from error
         except web.RequestPayloadError as error:
             http.content.feed_eof()  # else aiohttp would read on, and fail again
@@ -88,7 +88,9 @@ class BodyReader:
     def _hold(self, nbytes: int) -> None:
         self._held_bytes += nbytes
         if self._held_bytes > MANY_BODIES * self._max_bytes:
-            raise Overloaded("too many large bodies are arriving at once.", retry_after_s=1)
+            raise Overloaded(
+                "too many large bodies are arriving at once; try again soon.", retry_after_s=1
+            )
 
     def _too_large(self) -> PayloadTooLarge:
         return PayloadTooLarge(

@@ -33,10 +33,14 @@ def of(view: HostCacheView, workers: list[WorkerView]) -> Iterator[Metric]:
         ("found_blocks", "Of those, blocks that it had.", view.found),
         ("written_blocks", "Blocks that engines have stored.", view.written),
         ("duplicate_blocks", "Of those, blocks that it had already.", view.duplicates),
-        ("evicted_blocks", "Blocks that made room for others, or were reset.", view.evicted),
+        (
+            "evicted_blocks",
+            "Blocks that were evicted for others, or dropped by a reset.",
+            view.evicted,
+        ),
         ("short", "Times an engine could not be lent enough memory.", view.short),
         ("refused_engines", "Times an engine could not use it.", view.refused),
-        ("invalid", "Slots and messages of engines that made no sense.", view.invalid),
+        ("invalid", "Slots and messages of engines that were not valid.", view.invalid),
     ):
         yield CounterMetricFamily(f"dynamo_llm_host_cache_{name}", text, count)
     yield counter(
@@ -67,7 +71,7 @@ def _copies(view: HostCacheView) -> Iterator[Metric]:
 
 def _disk(disk: DiskCacheView, slot_bytes: int) -> Iterator[Metric]:
     for name, text, value in (
-        ("size_bytes", "Most that KV blocks take on disk.", disk.places * slot_bytes),
+        ("size_bytes", "Most bytes that KV blocks may take on disk.", disk.places * slot_bytes),
         ("used_bytes", "KV blocks on disk, many of them in memory too.", disk.used * slot_bytes),
         ("off", "1 if the disk is not used any more because it fails.", bool(disk.off)),
     ):
@@ -79,7 +83,11 @@ def _disk(disk: DiskCacheView, slot_bytes: int) -> Iterator[Metric]:
         ("read_seconds", "Time in which any block was being read.", disk.read_s),
         ("written_blocks", "Blocks that were written to the disk.", disk.written),
         ("write_seconds", "Time in which any block was being written.", disk.write_s),
-        ("evicted_blocks", "Blocks that made room for others, or were reset.", disk.evicted),
+        (
+            "evicted_blocks",
+            "Blocks that were evicted for others, or dropped by a reset.",
+            disk.evicted,
+        ),
     ):
         yield CounterMetricFamily(f"dynamo_llm_disk_cache_{name}", text, count)
     text = "Blocks that were not written to the disk, or not waited for."

@@ -31,7 +31,7 @@ def of(snapshot: Snapshot, stages: StageTimes) -> Iterator[Metric]:
 def _queues(snapshot: Snapshot) -> Iterator[Metric]:
     queues = snapshot.queues
     depth = GaugeMetricFamily(
-        "dynamo_llm_queue_requests", "Requests that wait at a box of the tree.", labels=["box"]
+        "dynamo_llm_queue_requests", "Requests that wait, by what they wait for.", labels=["box"]
     )
     for box, count in queues.boxes.items():
         depth.add_metric([box], count)

@@ -13,7 +13,7 @@ _COUNTERS = (
     ("relay_refused_connections", "Connections that had a wrong key.", "refused_connections"),
     ("relay_stale_frames", "Frames of connections that were over.", "stale_frames"),
     ("relay_reconnects", "Times the relays connected again.", "reconnects"),
-    ("relay_resyncs", "Times that frames were lost and all links made anew.", "resyncs"),
+    ("relay_resyncs", "Times that frames were lost and all links were set up again.", "resyncs"),
     ("node_lost_log_lines", "Log lines lost without a connection.", "lost_log_lines"),
 )
 """Name and text of each counter, and its field."""

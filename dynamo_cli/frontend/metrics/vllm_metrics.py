@@ -32,9 +32,9 @@ SECONDS = {
     "request_time_per_output_token": "Mean time per token after the first, by request.",
     "e2e_request_latency": "Arrival to the end of the answer.",
     "request_queue_time": "Wait in the engine before it begins with a request.",
-    "request_prefill_time": "Begin of a request in the engine to its first token.",
+    "request_prefill_time": "Start of a request in the engine to its first token.",
     "request_decode_time": "First token to the last.",
-    "request_inference_time": "Begin of a request in the engine to its last token.",
+    "request_inference_time": "Start of a request in the engine to its last token.",
 }
 TOKENS = {
     "prompt_tokens": "Prompt tokens by request.",

@@ -32,10 +32,10 @@ def verdict(loads: Loads, served: Sequence[str]) -> str:
     """
     tried = [name for name in loads[0] if name in served]
     if len(tried) < 2:
-        return "One policy that can be served has nothing to be compared with: name two."
+        return "Only one of these policies can be used by a server: name a second one to compare."
     count = min(load[name].requests for load in loads for name in tried)
     if not count:
-        return "Nothing can be said: some policy answered no request; see the column errors."
+        return "No advice is possible: a policy answered no request; see the column errors."
     plain = next((name for name in PLAINEST if name in tried), tried[0])
     scores = {name: _ratio(loads, name, plain) for name in tried}
     best = min(tried, key=lambda name: (scores[name], name != plain))

@@ -21,7 +21,7 @@ BLIND: dict[str, Policy] = {
 
 
 def policy_of(config: RouterConfig, dice: random.Random | None = None) -> Policy:
-    """Return the policy that the configuration names; a seeded `dice` makes it repeatable."""
+    """Return the policy that the configuration names; with a seeded `dice`, choices repeat."""
     dice = dice or random.Random()
     if config.policy in BLIND:
         return BLIND[config.policy]

@@ -34,7 +34,7 @@ class WorkerLoad(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         worker: its index.
-        overlap_blocks: leading blocks of the request's prompt that are in its cache, without those
+        overlap_blocks: leading blocks of the request's prompt that are in its cache, except those
             that will be evicted before the engine takes the request.
         active_requests: requests that were placed there and have not ended.
         waiting_requests: those of them without a first token.
@@ -46,10 +46,10 @@ class WorkerLoad(msgspec.Struct, frozen=True, gc=False):
             takes the request: those of `overlap_blocks`, or those of a prompt before it.
         cached_blocks: blocks of any prompt in its cache.
         wait_s: estimated time until the prefill could begin, seconds.
-        host_blocks: leading blocks of the prompt that are in the host cache. The worker loads those
-            of them that it has not cached; 0 for a worker that the host cache has refused.
-        disk_blocks: the last of these, which are only on its disk.
-        load_s: estimated time to load them beyond `expected_blocks`, seconds.
+        host_blocks: leading blocks of the prompt that the worker can load from the host cache; 0
+            for a worker that the host cache has refused.
+        disk_blocks: how many of `host_blocks`, the last ones, are only on disk.
+        load_s: estimated time to load the `host_blocks` beyond `expected_blocks`, seconds.
     """
 
     worker: int

@@ -11,13 +11,17 @@ from dynamo_cli.router.policies.base import Choice, Request, WorkerLoad
 def choose_random(
     request: Request, loads: Sequence[WorkerLoad], pick: Callable[[int], int]
 ) -> Choice:
-    """Choose any worker, each with the same probability."""
+    """Choose a worker at random, each with the same probability.
+
+    Args:
+        pick: returns a random whole number below its argument.
+    """
     candidates = [Candidate(load.worker, 0.0, load.overlap_blocks, {}) for load in loads]
     return Choice(loads[pick(len(loads))].worker, candidates)
 
 
 def choose_round_robin(request: Request, loads: Sequence[WorkerLoad]) -> Choice:
-    """Choose the least recently used worker: one after the other while all are up."""
+    """Choose the worker that was chosen least recently, so that workers take turns."""
     winner = min(loads, key=lambda load: (load.last_used, load.worker))
     candidates = [
         Candidate(
@@ -29,7 +33,7 @@ def choose_round_robin(request: Request, loads: Sequence[WorkerLoad]) -> Choice:
 
 
 def choose_least_loaded(request: Request, loads: Sequence[WorkerLoad]) -> Choice:
-    """Choose the worker with the fewest requests; among equals the least recently used.
+    """Choose the worker with the fewest requests; among equals the least recently chosen.
 
     A request that waits for its first token counts as `WAITING_WEIGHT` others.
     """

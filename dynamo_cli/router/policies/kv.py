@@ -1,4 +1,4 @@
-"""Routing by cached prefixes and promised load."""
+"""Routing by cached prefixes and load."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dynamo_cli.router.policies.timed import time_cost
 COST, NO_OVERLAP = "cost", "no_overlap"
 
 LOADED_COST = 0.1
-"""In the costs that count blocks, what a block counts that is loaded from the host cache, relative
-to one that is computed."""
+"""Cost of a block that is loaded from the host cache, relative to a block that is computed. Used by
+the costs that count blocks instead of time."""
 
 Terms = dict[str, float]
 Cost = Callable[[Request, Sequence[WorkerLoad], float], list[Terms]]
-"""Returns the terms of each worker's cost by name; their sum is the cost. The last argument is the
-weight of the overlap."""
+"""Takes the request, the workers and the weight of cached blocks; returns the terms of each
+worker's cost, by name. A cost is the sum of its terms."""
 
 
 def blocks_cost(request: Request, loads: Sequence[WorkerLoad], weight: float) -> list[Terms]:
@@ -47,8 +47,8 @@ def shares_cost(request: Request, loads: Sequence[WorkerLoad], weight: float) ->
 
     ``2 * matched tokens / prompt tokens - KV usage - waiting / max(waiting)``, highest wins: the
     KV router of the first NVIDIA Dynamo (March 2025, ``examples/llm/components/kv_router.py``).
-    Here the sign is reversed, so that the lowest wins. There, load figures were out of date in a
-    burst; here they come from the ledger, and all workers count.
+    Here the sign is reversed, so that the lowest cost wins. In that router, load figures were out
+    of date during a burst; here they come from the ledger, which counts each request at once.
     """
     most_waiting = max(load.waiting_requests for load in loads) or 1
     return [
@@ -62,7 +62,7 @@ def shares_cost(request: Request, loads: Sequence[WorkerLoad], weight: float) ->
 
 
 def _spared(load: WorkerLoad) -> float:
-    """Blocks of the prompt that the worker need not compute; loaded ones count a little less."""
+    """Blocks of the prompt that the worker need not compute; blocks to load count a little less."""
     loaded = max(load.host_blocks - load.overlap_blocks, 0)
     return load.overlap_blocks + (1 - LOADED_COST) * loaded
 
@@ -121,8 +121,8 @@ class KvPolicy:
 
 
 def _lowest(loads: Sequence[WorkerLoad], costs: Sequence[float], known: Sequence[int]) -> int:
-    """Place of the lowest cost; among equals the one with more of the prompt, then the least
-    recently used."""
+    """Index of the worker with the lowest cost; among equals the one that has more of the prompt,
+    then the one that was chosen least recently."""
 
     def rank(place: int) -> tuple[float, int, int]:
         return (costs[place], -known[place], loads[place].last_used)

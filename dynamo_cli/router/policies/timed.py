@@ -2,49 +2,53 @@
 
 The cost of a worker is the sum of these times:
 
-wait             until the prefills that the worker was given before are done and enough blocks of
-                 its cache are free, whichever takes longer
-load             loading the part of this prompt that only the host cache has, if there is one
-prefill          computing the rest of this prompt that the worker has not cached
-queueing delay   by which this prefill delays other requests
-eviction cost    computing again what this prefill evicts from the cache, with the delays of that
-decode slowdown  by which answers take longer because the worker runs other requests too
+wait             the time until the prefills that the worker has are done and enough blocks of its
+                 cache are free, whichever takes longer
+load             the time to load blocks of this prompt that the host cache has and the worker has
+                 not (only with a host cache)
+prefill          the time to compute the rest of this prompt
+queueing delay   the time by which this prefill delays other requests, in sum
+eviction cost    the time to compute again, later, what this prefill evicts from the cache, with the
+                 delays that this causes then
+decode slowdown  the time by which answers take longer because the worker runs other requests too
 
-*wait + load + prefill* is the time to the first token, which Mooncake's conductor minimises (Qin
-et al., FAST'25, algorithm 1). Alone it is short-sighted: it computes a prefix again wherever that
-is a little faster for this request, and the worker has no time for that work later. In a queue that
-is busy for a share ``r`` of its time, added work delays the requests that arrive before the queue
-is idle again by ``r / (1 - r)`` times itself in sum (mean queue with Poisson arrivals, served in
-order). Besides, each stream on the worker stalls during the prefill. So a prefill also costs
+*wait + load + prefill* is the time to the first token, which Mooncake's conductor minimises (Qin et
+al., FAST'25, algorithm 1). To minimise it alone is short-sighted: a prefix would be computed again
+wherever that is a little faster for this request, and other requests would wait for that work. If a
+queue is busy for a share ``r`` of the time, added work delays the requests that come before the
+queue is empty again. In sum it delays them by ``r / (1 - r)`` times the added work (mean of a queue
+with Poisson arrivals, served in order). Besides, each stream on the worker stalls during the
+prefill. So a prefill also costs
 
     queueing delay = prefill * (r / (1 - r) + STALL_WEIGHT * mean number of streams of a worker)
 
-This is almost nothing when all workers are idle, and many times the prefill itself near saturation:
-then requests go where their prefix is, unless the queue there is long. Where the prefill is the
-same on all workers, as with a system prompt that all of them hold, it makes no difference, and
-*wait* balances the load.
+This delay is almost nothing when all workers are idle, and many times the prefill itself near
+saturation: then requests go where their prefix is, unless the queue there is long. If the prefill
+is the same on all workers, as with a system prompt that all of them hold, the delay is the same
+too, and *wait* balances the load.
 
 In a full cache, computed blocks evict as many others. Of all computed tokens, a share ``l`` had
-been computed before and was evicted since; that is the chance that what is evicted now will be
-needed again. Computing it again evicts as much again, and so on: ``1 / (1 - l)`` times the work in
-sum. A worker whose cache has free room evicts nothing, so that the caches of all workers are used.
+been computed before and was evicted since. That share is taken as the probability that a block
+which is evicted now will be needed again. To compute it again evicts as many blocks again, and so
+on: in sum the work is ``l / (1 - l)`` times this prefill. A worker whose cache has free room evicts
+nothing, so that the caches of all workers are used.
 
 A block counts as cached if the worker holds it now, or will have computed it when the engine takes
-this request (`router.promised`). So a burst of requests with the same prefix stays together. It
-does not count if it will be evicted before: if requests wait for memory in an engine, they take
-every block that no request uses (`router.ledger.Ledger.remaining`).
+this request (`router.promised`). So a burst of requests with the same prefix stays together. A
+block does not count if it will be evicted before that: requests that wait in an engine for memory
+take every block that no request uses (`router.ledger.Ledger.remaining`).
 
-With a host cache, what it holds can be loaded by every worker beyond what that worker has cached.
-Copies run beside the steps of the engine, so they delay no other request there. But what they bring
-evicts other blocks as computed ones do, and it takes room that requests with the same prefix would
-share on one worker. Where room is short this delays others, as above: if requests hold a share
-``h`` of the caches, one that loads a share ``b`` of a cache and keeps it for a time costs them
+Every worker can load what the host cache holds and the worker has not cached. Copies run beside the
+steps of the engine, so they delay no other request there. But the loaded blocks evict other blocks,
+as computed ones do. They also take room: on one worker, requests with the same prefix would share
+its blocks. If room is short this delays others, as above. If requests hold a share ``h`` of the
+caches, a request that loads a share ``b`` of a cache and keeps it for a time delays them by
 
     queueing delay = b * time * h / (1 - h)
 
-Without this, copies of one prefix fill the caches of all workers (in replays at saturation, first
-tokens came later than if the router knew nothing of the host cache). Where there is room and
-everything is in the host cache, all workers cost nearly the same, and the load decides.
+Without this term, copies of one prefix fill the caches of all workers: in replays at saturation,
+first tokens came later than if the router knew nothing of the host cache. If there is room and the
+host cache holds the whole prompt, all workers cost nearly the same, and the load decides.
 
 All figures are measured while the router runs (`router.time_estimator`).
 """
@@ -57,13 +61,13 @@ from dynamo_cli.router.policies.base import Request, WorkerLoad
 from dynamo_cli.router.time_estimator import MOST_BUSY, Prices, pairs
 
 STALL_WEIGHT = 0.1
-"""Cost of a second in which an answer stalls, relative to a second before its first token. Between
-0.05 and 0.2 the results hardly change; 0 fails where streams fill the cache, and 1 fails with
-hundreds of streams."""
+"""Cost of a second in which an answer stalls, relative to a second before its first token. Values
+from 0.05 to 0.2 give nearly the same results in replays. With 0, results are bad if streams fill
+the cache; with 1, if there are hundreds of streams."""
 
 MS = 1000
 LOAD_MS = "load_ms"
-"""Name of the term that only prompts have of which the host cache holds something."""
+"""Name of the term for loading. Only prompts have it of which a host cache holds some blocks."""
 
 
 def time_cost(
@@ -74,7 +78,7 @@ def time_cost(
     Args:
         request: the request to be placed.
         loads: the workers that can take it.
-        weight: multiplies the time of computing the prompt, and of loading it.
+        weight: multiplies the times to compute and to load the prompt; 1 by default.
     """
     prices = request.prices
     streams = sum(load.active_requests - load.waiting_requests for load in loads) / len(loads)
@@ -104,21 +108,24 @@ def time_cost(
 
 
 def _copied(load: WorkerLoad, in_host: int) -> float:
-    """Share of the worker's cache that another copy of what a host cache holds would take: whether
-    it is loaded, or computed because the host cache is another machine's."""
+    """Share of the worker's cache that a copy of the prefix in a host cache would take.
+
+    It takes that room if it is loaded, and also if it is computed because the host cache is on
+    another machine.
+    """
     copied = in_host - load.expected_blocks
     return copied / load.num_blocks if copied > 0 and load.num_blocks else 0.0
 
 
 def _held_s(prices: Prices, loads: Sequence[WorkerLoad]) -> float:
-    """By how much a request that takes the whole cache delays others, which wait for room."""
+    """By how much a request that takes a whole cache delays others that wait for room, seconds."""
     held = sum(load.decode_blocks for load in loads)
     share = min(held / max(sum(load.num_blocks for load in loads), 1), MOST_BUSY)
     return prices.held_s * share / (1 - share)
 
 
 def _pushed_out(request: Request, load: WorkerLoad) -> float:
-    """Share of the blocks to compute and to load for which other blocks must be evicted."""
+    """For which share of the blocks to compute and to load another block must be evicted."""
     blocks = request.prompt_blocks - load.expected_blocks
     room = load.num_blocks - load.cached_blocks
     return min(max(blocks - room, 0) / blocks, 1.0) if blocks > 0 else 0.0

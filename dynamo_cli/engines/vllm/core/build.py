@@ -26,7 +26,7 @@ def build(vllm_config: Any) -> EngineCore:
 
 
 class _NamelessRendezvous(UniProcExecutor):  # type: ignore[misc]
-    """torch.distributed needs a file even for a single rank; this one has no name."""
+    """An executor whose rendezvous file for torch.distributed has no name, so that none is left."""
 
     def _distributed_args(self) -> tuple[str, int, int]:
         _, rank, local_rank = super()._distributed_args()

@@ -1,4 +1,4 @@
-"""Computes prompts in smaller parts while answers stream: vLLM's scheduler gets a `StepBudget`."""
+"""Limits the tokens of vLLM's steps while answers stream, by a `StepBudget`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def install(scheduler: Any, prompt_tokens: int) -> None:
     config = scheduler.scheduler_config
     # If a prompt or an image may not be split, the step must have room for all of it.
     cuts = config.enable_chunked_prefill and not config.disable_chunked_mm_input
-    # Where steps are scheduled ahead, an embedding whose step runs would look like a stream.
+    # With steps that are scheduled ahead, an embedding request would look like a stream.
     streams = scheduler.vllm_config.model_config.runner_type == GENERATE
     if prompt_tokens and cuts and streams:
         _limit(scheduler, prompt_tokens)

@@ -1,6 +1,6 @@
-"""One vLLM engine in the caller's own loop: `add`, `abort`, `step`; no threads, no sockets.
+"""One vLLM engine, stepped by the loop of its process: no threads and sockets of its own.
 
-vLLM's EngineCore is its scheduler, model runner and KV cache behind one synchronous step.
+vLLM's EngineCore joins scheduler, model runner and KV cache; its step is synchronous.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class VllmEngine:
 
     @property
     def holdings(self) -> Holdings | None:
-        """What the prefix cache holds, as of the last step or call; None when nobody asked."""
+        """What the prefix cache holds, as of the last step or call; None without KV events."""
         return self._cache_events.holdings if self._cache_events else None
 
     def has_work(self) -> bool:
@@ -177,8 +177,8 @@ class VllmEngine:
     def step(self) -> Iterator[tuple[int, StepOutputs]]:
         """Run one step of the whole batch; yields (processor, outputs of its requests).
 
-        An error that one request has caused fails that request, if the engine can go on without
-        it; see `take_failed`. Every other error ends the engine.
+        If one request has caused an error and the engine can go on without it, only that request
+        fails; see `take_failed`. Every other error ends the engine.
         """
         outputs, ran = self._run_step()
         self._take_cache_events()
@@ -186,7 +186,7 @@ class VllmEngine:
         for client, batch in outputs.items():
             self._failed += self._grammars.take_refused(batch)
             self._totals.count(batch)
-            # Stats are sent by `stats`, a few times a second, and not with every step.
+            # `stats` reports them a few times a second.
             batch.scheduler_stats = None
             if batch.outputs:
                 self._stood_still = False
@@ -198,7 +198,7 @@ class VllmEngine:
         try:
             outputs, ran = self._core.step_fn()
             self._core.post_step(ran)
-        # Any exception: all that matters is whether one request has caused it.
+        # Any exception is handled alike: what matters is whether one request has caused it.
         except Exception as error:  # noqa: BLE001 - raised again unless one request has caused it
             self._leave_out_culprit(error)
             return {}, True
@@ -212,7 +212,7 @@ class VllmEngine:
         again, self._failed_before = self._failed_before, True
         if client is None or again or self._producer or not faults.can_go_on(self._core, error):
             suspects = [request_id] if request_id else list(self._core.scheduler.requests)
-            logger.error("an engine step failed, of these requests: %s", ", ".join(suspects))
+            logger.error("an engine step with these requests failed: %s", ", ".join(suspects))
             raise error
         logger.error("request %s made an engine step fail", request_id, exc_info=error)
         faults.leave_out(self._core, request_id)
@@ -226,7 +226,7 @@ class VllmEngine:
         return failed
 
     def rest(self) -> None:
-        """Leave the CPU core to other threads for a moment if the engine only waits for them."""
+        """Sleep a moment if the last step had nothing to do; other threads use the CPU core."""
         if self._stood_still and self._core.scheduler.has_requests():
             time.sleep(WAIT_S)
 
@@ -263,7 +263,7 @@ class VllmEngine:
             if isinstance(result, Future):
                 result = result.result()
             self._take_cache_events()
-        # Whatever the method raises is the answer to whoever called it, not this loop's failure.
+        # Whatever the method raises goes to its caller; the engine goes on.
         except Exception as error:  # noqa: BLE001
             logger.warning("engine call %s failed: %s", message.method, error)
             return UtilityAnswer(message.call_id, [], f"{message.method}: {refusals.reason(error)}")
@@ -289,7 +289,7 @@ class VllmEngine:
         return self._totals.message(self.index, running, waiting, usage, refused_sends, kept)
 
     def close(self) -> None:
-        """Free the device and end the processes of tensor-parallel ranks; this one ends next."""
+        """Free the device and end the processes of the ranks; this process ends next."""
         with garbage.left():
             self._core.shutdown()
 

@@ -23,11 +23,11 @@ from dynamo_cli.kv.holdings import Holdings
 
 PUBLISHER = "dynamo-llm"
 WHOLE_PREFIX_KINDS = ("full_attention", "mla_attention", "sink_full_attention")
-"""Kinds of cache groups that keep every block of a prefix; other kinds keep only some."""
+"""vLLM's kinds of cache groups that keep every block of a prefix; other kinds keep only some."""
 
 
 class _Keep(EventPublisher):  # type: ignore[misc]
-    """A publisher that keeps the events of a step until they are taken."""
+    """A publisher that keeps events until `CacheEvents.take`."""
 
     def __init__(self, data_parallel_rank: int = 0, **_: Any) -> None:
         super().__init__(data_parallel_rank)
@@ -64,7 +64,7 @@ class CacheEvents:
 
     def take(self) -> None:
         """Apply all events since the last call to the holdings."""
-        # Events outside of a step, such as a reset of the cache, are still with the manager.
+        # The manager still has the events that were not part of a step, such as a reset.
         events = self._publisher.kept + self._manager.take_events()
         self._publisher.kept = []
         for event in events:
@@ -86,7 +86,8 @@ class CacheEvents:
 
 
 def _prefix_group(core: EngineCore) -> tuple[int, int]:
-    """Index and block size of the cache group whose blocks represent a prefix."""
+    """Index and block size of the cache group whose events are used: one that keeps all blocks of a
+    prefix, if there is one."""
     groups = core.get_kv_cache_group_metadata()
     whole = [group for group in groups if group["kind"] in WHOLE_PREFIX_KINDS]
     chosen = (whole or groups)[0]
@@ -94,10 +95,10 @@ def _prefix_group(core: EngineCore) -> tuple[int, int]:
 
 
 def sequence_hashes(request: EngineCoreRequest, tokens: bytes, block_size: int) -> list[int]:
-    """Hashes of a prompt's full blocks, equal to those made of an engine's events.
+    """Sequence hashes of a prompt's full blocks, equal to those made from an engine's events.
 
     Args:
-        request: the request, for adapters, salt and images, which go into the hashes.
+        request: the request; its adapter, salt and images go into the hashes too.
         tokens: the prompt, little-endian int32.
         block_size: tokens per block; 0 gives no hashes.
     """
@@ -107,7 +108,7 @@ def sequence_hashes(request: EngineCoreRequest, tokens: bytes, block_size: int) 
 
 
 def _extra_keys(request: EngineCoreRequest, tokens: bytes, block_size: int) -> list[ExtraKeys]:
-    """What goes into each block's hash beside its tokens, in the form that events have."""
+    """What goes into each block's hash besides its tokens, in the form that vLLM's events have."""
     if not (request.lora_request or request.cache_salt or request.mm_features):
         return []
     # vLLM's function takes a request of its scheduler, but reads only these fields.

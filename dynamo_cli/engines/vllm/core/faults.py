@@ -1,12 +1,13 @@
-"""Decides after a step that raised which request is to blame, and goes on without it if possible.
+"""Finds the request that made a step fail, and lets the engine go on without it if possible.
 
 A step takes requests from the queue, gives them blocks, runs the model and samples. An exception
-leaves this half done, and vLLM cannot recover: its server ends. We can recover from exceptions
-after the model has run (sampling, grammars, logits processors). By then, scheduler and model runner
-agree about the requests. All of them are preempted and the whole prefix cache is dropped; then the
-remaining ones are computed again, from their prompts and the tokens that they have. The engine ends
-if the exception came earlier (in the scheduler, or while the runner takes over its decisions), if
-several batches are in flight, if ranks are in other processes, or if the device is broken.
+interrupts this, and vLLM itself cannot recover: its server ends. Here the engine recovers from
+exceptions that come after the model has run (in sampling, grammars, logits processors). By then,
+scheduler and model runner agree about the requests. All requests are preempted and the whole prefix
+cache is dropped. Then the other requests are computed again, from their prompts and the tokens that
+they have. The engine ends if the exception came earlier (in the scheduler, or while the runner
+takes over its decisions), if several batches are in flight, if ranks are in other processes, or if
+the device is broken.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ HALF_DONE = ("schedule", "_update_states")
 """Functions of vLLM; an exception in them leaves scheduler and model runner inconsistent."""
 
 FAILED = "the engine failed while it ran this request: {}"
-"""What the client of that request is told."""
+"""The error message for the client of that request."""
 
 DEVICE_LOST: tuple[type[BaseException], ...] = (torch.OutOfMemoryError, torch.AcceleratorError)
 """Exceptions after which the device cannot be used any more."""
 
 
 def culprit(core: EngineCore, error: Exception) -> str:
-    """The request that made a step fail: the only one, or the only one that the error names.
+    """The id of the request that made a step fail; empty if it is not known.
 
-    Empty if there is no such request.
+    It is known if the engine has only one request, or if the error names exactly one.
     """
     requests = list(core.scheduler.requests)
     if len(requests) > 1:
@@ -56,7 +57,7 @@ def can_go_on(core: EngineCore, error: Exception) -> bool:
         and isinstance(core.model_executor, UniProcExecutor)
         and not isinstance(error, DEVICE_LOST)
         and functions.isdisjoint(HALF_DONE)
-        # Of a step that failed nobody is told which copies to and from the host cache have ended.
+        # A step that failed does not report which copies to and from the host cache have ended.
         and not (connector is not None and connector.has_pending_push_work())
     )
 

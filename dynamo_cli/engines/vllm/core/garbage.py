@@ -1,4 +1,4 @@
-"""Keeps vLLM from collecting garbage in a process that is about to end."""
+"""Keeps vLLM from collecting garbage in a process that ends next."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def left() -> Iterator[None]:
-    """Within this context nothing is collected, and what the zygote has frozen stays frozen.
+    """Within this context no garbage is collected, and frozen objects stay frozen.
 
-    When an engine is shut down, vLLM unfreezes all objects and collects garbage, so that a process
-    can build another engine. Here the process ends next, which frees everything. To visit the
-    million objects of the imports would take 2 s on a core, and each process would then copy the
-    memory that all of them share.
+    When an engine is shut down, vLLM unfreezes all objects (`gc.unfreeze`) and collects garbage, so
+    that its process can build another engine. Here the process ends next, which frees everything.
+    To visit the million objects of the imported modules would take 2 s on a core. It would also
+    write to the memory that this process shares with the zygote, so that the memory is copied.
     """
     collect, unfreeze = gc.collect, gc.unfreeze
     gc.collect, gc.unfreeze = _collect_nothing, _unfreeze_nothing

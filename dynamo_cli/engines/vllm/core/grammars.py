@@ -1,8 +1,9 @@
 """Refuses requests whose grammar the engine cannot compile, and says why.
 
 vLLM checks a schema or grammar in its front half, with one of several backends. But an engine
-compiles all grammars with the backend of the first request that has one. If this backend cannot
-compile the grammar of a later request, that request would end with an error without any reason.
+compiles all grammars with the backend of the first request that has a grammar. If this backend
+cannot compile the grammar of a later request, vLLM ends that request with an error that has no
+reason.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dynamo_cli.engines.vllm.core import resume
 from dynamo_cli.errors import DynamoError, InvalidRequest
 
 MOST = 1024
-"""Most reasons that are kept. Those of requests that never start are dropped, the oldest first."""
+"""Most reasons that are kept; the oldest are dropped first, whose requests may never start."""
 
 REFUSED = "the grammar or schema cannot be compiled: {}"
 
@@ -32,8 +33,8 @@ class Grammars:
 
     Args:
         core: the engine; it compiles grammars in threads.
-        clients: the requests in the engine, by id, each with its processor; None if nobody is to be
-            told.
+        clients: the requests in the engine, by id, each with its processor; None if no reasons are
+            to be kept.
     """
 
     def __init__(self, core: EngineCore, clients: dict[str, int] | None) -> None:
@@ -57,7 +58,7 @@ class Grammars:
             raise
 
     def _keep(self, request_id: str, error: Exception) -> None:
-        """Keep a reason: its request may start much later, as it may wait for blocks of others."""
+        """Keep a reason until its request ends, which may be much later: it may wait to start."""
         self._reasons[request_id] = _named(error)
         while len(self._reasons) > MOST:
             self._reasons.pop(next(iter(self._reasons)), None)
@@ -68,10 +69,10 @@ class Grammars:
             self._reasons.pop(request_id, None)
 
     def take_refused(self, batch: EngineCoreOutputs) -> list[tuple[int, str, DynamoError]]:
-        """Remove requests with such grammars from the outputs of a step.
+        """Remove the requests whose grammar could not be compiled from the outputs of a step.
 
         Returns:
-            Processor, id and error of each. The engine holds nothing of them any more.
+            processor, id and error of each. The engine holds nothing of them any more.
         """
         if self._clients is None or not self._reasons:
             return []

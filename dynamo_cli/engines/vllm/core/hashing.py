@@ -1,7 +1,7 @@
-"""Lets vLLM hash the blocks of a long prompt part by part, with steps of the engine in between.
+"""Lets vLLM hash the blocks of a long prompt in parts, with steps of the engine in between.
 
-vLLM hashes all blocks of a prompt at once when it makes the scheduler's request of it: 37 ms for
-100,000 tokens in blocks of 16, which is longer than a step of an engine takes.
+vLLM hashes all blocks of a prompt at once, when it makes the scheduler's object for the request.
+For 100,000 tokens in blocks of 16 that takes 37 ms, longer than a step of an engine.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ PART_TOKENS = 2048
 """Tokens that are hashed at once: 0.8 ms in blocks of 16."""
 
 Hasher = Callable[[Any], list[Any]]
-"""Returns the hashes of the full blocks of a scheduler's request that it does not have yet."""
+"""Takes a scheduler's request; returns the hashes of its full blocks that it does not have yet."""
 
 
 class PartHasher:
-    """Has an engine hash only a part of a prompt at once.
+    """Makes an engine hash only a part of a prompt at once.
 
     Args:
         core: the engine.
@@ -38,8 +38,10 @@ class PartHasher:
         return self._hashes(request if request.num_tokens <= end else _Beginning(request, end))
 
     def rest(self, request: Any) -> Iterator[None]:
-        """Hash what is left of a scheduler's request, which must not be queued before; stops
-        before each part."""
+        """Hash the rest of a scheduler's request; yields before each part.
+
+        The request must not be queued before this has ended.
+        """
         while self._hashes and len(request.block_hashes) < request.num_tokens // self._block_size:
             yield
             request.update_block_hashes()

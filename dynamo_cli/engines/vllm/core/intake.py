@@ -25,8 +25,8 @@ class VllmIntake:
         core: the engine.
 
     Attributes:
-        clients: the requests in the engine, by id, each with the processor that it belongs to, or
-            in a prefill worker with the decode worker.
+        clients: the requests in the engine, by id, each with the index of its processor; in a
+            prefill worker, with the index of the decode worker.
     """
 
     def __init__(self, core: EngineCore) -> None:
@@ -85,7 +85,7 @@ class VllmIntake:
     def _queue(self, request: Any, wave: int, client: int) -> None:
         try:
             self._core.add_request(request, wave)
-        # Whatever it is, it is about this request, which may be in the queue by now.
+        # Whatever vLLM raises here is about this request, which may be in the queue already.
         except Exception as error:
             self._core.abort_requests([request.request_id])
             raise refusals.of_request(error) from error
@@ -114,23 +114,23 @@ class VllmIntake:
             begin: resume.Preprocessed = self._core.preprocess_add_request(request)
         except InternalError:
             raise
-        # Whatever it is, the engine has not seen the request yet.
+        # Whatever vLLM raises here, the engine does not hold the request yet.
         except Exception as error:
             raise refusals.of_request(error) from error
         return begin
 
     def _have_adapter(self, request: EngineCoreRequest) -> None:
-        """Load the request's adapter now: if that failed in a step, the engine would end.
+        """Load the request's adapter before a step needs it: a failure in a step ends the engine.
 
         Raises:
-            InvalidRequest: it cannot be loaded.
+            InvalidRequest: the adapter cannot be loaded.
         """
         adapter = request.lora_request
         if adapter is None or adapter.lora_int_id in self._core.list_loras():
             return
         try:
             self._core.add_lora(adapter)
-        # Whatever is wrong with those files is this request's failure, not this loop's.
+        # Whatever is wrong with the adapter's files fails only this request.
         except Exception as error:
             raise InvalidRequest(
                 f"the adapter {adapter.lora_name!a} cannot be loaded: {refusals.reason(error)}"

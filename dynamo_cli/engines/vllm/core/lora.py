@@ -1,9 +1,9 @@
 """Corrects LoRA on a CPU when a batch has requests with and without an adapter.
 
-For vLLM, the adapter number of a request without one is -1. Its CPU kernels use that as an index
-into the adapters' weights, where it means the last one, so that the request is silently computed
-with a wrong adapter. Here the first kernel, which every use of an adapter needs, gives zeros for
-such requests instead.
+vLLM gives a request without an adapter the adapter number -1. Its CPU kernels use this number as an
+index into the adapters' weights, where -1 means the last adapter. So the request is silently
+computed with a wrong adapter. Here the shrink kernel, which every use of an adapter needs first,
+gives zeros for such requests instead.
 """
 
 from __future__ import annotations

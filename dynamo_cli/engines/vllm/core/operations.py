@@ -16,7 +16,7 @@ def operate(core: EngineCore, order: Operate) -> bool:
         whether the engine sleeps now; for a reset, whether it was possible.
 
     Raises:
-        Conflict: this engine cannot.
+        Conflict: this engine cannot do it.
     """
     match order.operation:
         case Operation.SLEEP:
@@ -32,7 +32,7 @@ def operate(core: EngineCore, order: Operate) -> bool:
 def _reset(core: EngineCore, *, running: bool) -> bool:
     try:
         done = bool(core.reset_prefix_cache(running))
-    except RuntimeError:  # blocks that are being loaded or sent cannot be taken from requests
+    except RuntimeError:  # requests keep blocks that are being loaded or sent
         done = False
     connector = core.scheduler.connector
     if done and isinstance(connector, HostCacheConnector):
@@ -41,7 +41,7 @@ def _reset(core: EngineCore, *, running: bool) -> bool:
 
 
 def _check_sleep(core: EngineCore, level: int) -> None:
-    """Refuse a level that would free nothing: vLLM would report sleep all the same."""
+    """Refuse a level that would free no memory; vLLM itself would report that the engine sleeps."""
     if level and not core.vllm_config.model_config.enable_sleep_mode:
         raise Conflict(
             f"sleep level {level} frees memory of a GPU: start with --enable-sleep-mode, which "

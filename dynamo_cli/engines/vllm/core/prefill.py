@@ -1,4 +1,4 @@
-"""Requests that are prefilled in one engine and decoded in another: which can be, and how."""
+"""Says which requests one engine can prefill for another, and makes the prefill of one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vllm.v1.engine import EngineCoreRequest
 def is_suitable(request: EngineCoreRequest) -> bool:
     """Whether another engine can prefill the prompt of a request.
 
-    It cannot if the prompt has more than tokens, or if the answer has log probabilities of it.
+    It cannot if the prompt has images or embeddings, or if the answer has its log probabilities.
     """
     params = request.sampling_params
     return (
@@ -23,7 +23,7 @@ def is_suitable(request: EngineCoreRequest) -> bool:
 
 
 def as_prefill(request: EngineCoreRequest, job_id: str) -> None:
-    """Turn a request into one that fills the cache and gives one token, which nobody sees.
+    """Turn a request into one that computes the prompt and gives one token, which is dropped.
 
     Args:
         request: the request as the processor made it; it is changed.

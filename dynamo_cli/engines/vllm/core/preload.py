@@ -1,7 +1,6 @@
-"""Imports that every engine process and every processor needs, done once in the zygote that these
-are forked from.
+"""Imports what every engine process and every processor needs, once, in the zygote that forks them.
 
-Nothing here may use CUDA: a forked child could not use it any more.
+Nothing here may use CUDA: after that, a forked child could not use CUDA.
 """
 
 from contextlib import suppress

@@ -1,15 +1,15 @@
-"""The processes of the ranks of an engine on several devices.
+"""Binds the rank processes of an engine on several devices to the engine's own process.
 
-vLLM forks a process for each rank, or spawns it where a fork cannot work. Each is to end when a
-pipe of its parent closes, but a rank that is stuck in a collective operation does not notice that.
-Here the kernel ends them with the engine's process in any case, from their first moment on, and
-their output reaches the log like that of every process.
+vLLM forks a process for each rank, or spawns it if a fork cannot work. A rank is to end when a pipe
+of its parent closes, but a rank that is stuck in a collective operation does not notice that. Here
+the kernel kills the ranks when the engine's process ends, from their start on. Their output goes to
+the log like that of every process.
 
-Ranks find each other by sockets and a file in the folder for temporary files, which vLLM leaves
-behind. Here they have a folder of their own. A small process waits until the engine's process has
-ended, for whatever reason, and removes it. On CPUs with AVX-512 ranks also exchange data in files
-in /dev/shm, whose names begin with the name of that file; a killed rank cannot remove them, so the
-small process does.
+Ranks find each other by sockets and a file in the folder for temporary files, which vLLM does not
+remove. Here they have a folder of their own. A small process waits until the engine's process has
+ended, for whatever reason, and removes the folder. On CPUs with AVX-512, ranks also exchange data
+in files in /dev/shm, whose names begin with the name of that file. A killed rank cannot remove
+them, so the small process removes them too.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ class _Rank:
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         die_with(self._parent_pid, signal.SIGKILL)
-        # Its parent blocks them too, but multiprocessing unblocks them where its resource tracker
-        # has to be started first. vLLM's handlers would end the rank.
+        # The parent blocks these signals too, but multiprocessing unblocks them if it has to start
+        # its resource tracker. vLLM's handlers of these signals would end the rank.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         self._log()
         resume.install(kwargs["vllm_config"])
@@ -102,5 +102,5 @@ def lost() -> None:
 
     A thread of vLLM calls this. The supervisor starts another engine.
     """
-    logger.error("a process of this engine's ranks has ended; the engine ends with it")
+    logger.error("a rank of this engine has ended; the engine ends with it")
     os._exit(RANK_LOST)

@@ -1,11 +1,11 @@
 """Lets an engine go on with requests that another engine has begun to answer.
 
-vLLM does the same with a request that it has preempted: the request keeps its output tokens, and
-its KV blocks are computed again. A request that moves here differs only in that it is new to this
-engine. Its tokens are given to the scheduler's request as output tokens, not as a longer prompt, so
-that limits, penalties and block hashes stay right. Three parts of vLLM expect that a new request
-has no output tokens, and are adapted here: the compilation of grammars, the first of vLLM's two
-model runners, and the statistics, which must not count the prompt of the request once more.
+vLLM does nearly the same with a request that it has preempted: the request keeps its output tokens,
+and its KV blocks are computed again. The only difference is that a request which moves here is new
+to this engine. Its tokens are given to the scheduler's request as output tokens, not as a longer
+prompt, so that limits, penalties and block hashes stay right. Three parts of vLLM expect that a new
+request has no output tokens, and are adapted here: the compilation of grammars, the first of vLLM's
+two model runners, and the statistics, which must not count the prompt of the request again.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from vllm.v1.worker.gpu_input_batch import CachedRequestState
 from dynamo_cli.errors import InternalError
 
 Preprocessed = tuple[Any, int]
-"""The scheduler's request, and its data-parallel wave, as vLLM's preprocessing returns them."""
+"""What vLLM's preprocessing returns: the scheduler's request, and its data-parallel wave."""
 
 
 def preprocess(core: EngineCore, request: EngineCoreRequest, tokens: list[int]) -> Preprocessed:
-    """Make the scheduler's request of a request that has these output tokens already.
+    """Make the scheduler's request for a request that has these output tokens already.
 
     Raises:
         InternalError: its answer is complete already, or cannot have tokens.
@@ -45,7 +45,7 @@ def preprocess(core: EngineCore, request: EngineCoreRequest, tokens: list[int]) 
     request.sampling_params.prompt_logprobs = None
     manager = core.structured_output_manager
     begin_grammar = manager.grammar_init
-    # `grammar_init` starts a thread, which needs the output tokens: call it once they are there.
+    # `grammar_init` starts a thread that needs the output tokens: call it after they are added.
     manager.grammar_init = _nothing
     try:
         begun, wave = core.preprocess_add_request(request)
@@ -72,10 +72,10 @@ def _check(core: EngineCore, request: EngineCoreRequest, count: int) -> None:
 
 
 class _NoPrompt(PrefillStats):  # type: ignore[misc]
-    """Marks a request that is resumed: its prompt was counted where its answer began.
+    """Marks a request that is resumed, whose prompt was counted by the engine that began it.
 
-    Its truth value is False, so that vLLM's scheduler does not fill it in. The scheduler asserts
-    then that no more tokens are cached than the prompt has, but here output tokens may be too.
+    Its truth value is False, so that vLLM's scheduler does not fill it in. The scheduler would also
+    assert that no more tokens are cached than the prompt has, but output tokens may be cached too.
     """
 
     def __bool__(self) -> bool:
@@ -89,15 +89,15 @@ def drop_stats(output: EngineCoreOutput) -> None:
 
 
 def queued(request: Any) -> None:
-    """Drop the events of a queued request that is resumed: its times were told where it began."""
+    """Drop the events of a request that is resumed: the engine that began it has sent its times."""
     if request.num_output_tokens:
         request.events.clear()
 
 
 def count_hits_of_new(core: EngineCore) -> None:
-    """Leave requests that are resumed out of the queries and hits of the prefix cache.
+    """Do not count requests that are resumed in the queries and hits of the prefix cache.
 
-    vLLM itself leaves out those that it has preempted.
+    vLLM itself does not count requests that it has preempted.
     """
     manager = core.scheduler.kv_cache_manager
     record = manager.record_prefix_cache_stats
@@ -139,9 +139,9 @@ def advance_grammar(manager: Any, request: Any, grammar: Any) -> None:
 
 
 def install(vllm_config: VllmConfig) -> None:
-    """Adapt vLLM's first model runner; must be called before the engine or rank is built.
+    """Adapt vLLM's first model runner. Must be called before the engine or rank is built.
 
-    The second model runner needs no change: it gets preempted requests as new ones.
+    The second model runner needs no change: it takes even preempted requests as new ones.
     """
     if vllm_config.use_v2_model_runner or gpu_model_runner.CachedRequestState is _RunnerRequest:
         return
@@ -165,7 +165,7 @@ def _with_outputs(from_request: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _outputs: dict[str, list[int]] = {}
-"""Output tokens of the requests that the model runner is about to take, by id."""
+"""Output tokens of the new requests of the step that the model runner begins, by id."""
 
 
 def _taking_outputs(update: Callable[..., Any]) -> Callable[..., Any]:
@@ -199,16 +199,16 @@ class _RunnerRequest(CachedRequestState):  # type: ignore[misc]
         elif (count := len(self.output_token_ids)) and self.drafts:
             self.generator.manual_seed(_seed_at(self.generator.initial_seed(), count))
         elif count:
-            # A draw advances the offset by 4; the runner subtracts 4 to take a draw back.
+            # Each draw adds 4 to the offset; the runner subtracts 4 to undo a draw.
             self.generator.set_offset(4 * count)
 
 
 class _CpuGenerator(torch.Generator):  # type: ignore[misc]
     """The random numbers of a request with a seed on a CPU: one for each of its output tokens.
 
-    A step that computes only a part of a prompt also draws a number, and vLLM then sets the
-    offset of the generator back. torch's own CPU generator has no offset, so that the step would
-    fail. Here the position follows from the number of output tokens.
+    A step that computes only a part of a prompt draws a number too, and vLLM then sets the offset
+    of the generator back. torch's CPU generator has no offset, so the step would fail. Here the
+    position in the sequence follows from the number of output tokens.
     """
 
     _request: Callable[[], _RunnerRequest | None]
@@ -224,11 +224,11 @@ class _CpuGenerator(torch.Generator):  # type: ignore[misc]
         return generator
 
     def get_offset(self) -> int:
-        """Return any number: vLLM asks only to take one draw back."""
+        """Return any number: vLLM only uses it to undo a draw."""
         return 0
 
     def set_offset(self, offset: int) -> None:
-        """Go to the position after the output tokens of the request, whatever the offset is."""
+        """Go to the position after the output tokens of the request; `offset` is not used."""
         request = self._request()
         assert request is not None
         count = len(request.output_token_ids)

@@ -1,4 +1,4 @@
-"""Disaggregation with vLLM: the engine that decodes, and the engine that has prefilled."""
+"""Disaggregation with vLLM: what a decode worker and a prefill worker need of their engines."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ LOST = "lost"
 """Reason of a failed prefill that ended without any transfer parameters."""
 
 TRANSFER = "transfer_id"
-"""The parameter that says that the host cache has the blocks, and keeps them for this job."""
+"""Name of the parameter with the id of a transfer whose blocks the host cache keeps."""
 
 
 def _copies(client: CacheClient | None, direction: str) -> dict[str, Any]:
-    """The copies that count for a hand-over: the stores of one side, the loads of the other."""
+    """The copies of an engine that belong to transfers: its loads, or its stores."""
     if client is None:
         return {"copies": {}, "nbytes": {}, "copy_s": {}}
     copied = client.loaded if direction == "load" else client.stored
@@ -44,7 +44,7 @@ class VllmDecodeSide:
         worker: index of the worker that runs the engine.
         core: the engine.
         intake: takes its requests.
-        client: its side of the host cache; None if there is none.
+        client: the engine's client of the host cache; None without a host cache.
     """
 
     def __init__(
@@ -66,8 +66,8 @@ class VllmDecodeSide:
     def start(self, prepared: Prepared, kv_transfer_params: dict[str, Any] | None = None) -> None:
         """Queue a prepared request. Raises as `Engine.add`.
 
-        If the host cache has its blocks, the engine finds them there like any others. Other
-        parameters are for vLLM's own connectors.
+        If the host cache has the blocks of its prompt, the engine finds them there like any other
+        blocks. Parameters without `TRANSFER` are for vLLM's own connectors.
         """
         if kv_transfer_params is None:
             self._intake.start(prepared)
@@ -97,7 +97,8 @@ class VllmDecodeSide:
     def known_tokens(self, prepared: Prepared, cached_tokens: int) -> int | None:
         """How many leading tokens need not be computed: cached, or found in the host cache.
 
-        The engine does not ask again when the request is started: the search has its name.
+        None as long as the host cache has not answered. When the request is started, the engine
+        finds the answer under the request's id, and does not ask again.
         """
         connector = self._core.scheduler.connector
         if not isinstance(connector, HostCacheConnector):
@@ -106,7 +107,7 @@ class VllmDecodeSide:
         return None if more is None else cached_tokens + more
 
     def forget_known(self, request_id: str) -> None:
-        """A request is not started here now: it reads nothing of what was found."""
+        """Release what was found in the host cache for a request, which is not started here now."""
         connector = self._core.scheduler.connector
         if isinstance(connector, HostCacheConnector):
             connector.forget(request_id)
@@ -121,7 +122,7 @@ class VllmDecodeSide:
         self.forget([request_id])
 
     def forget(self, request_ids: Sequence[str]) -> None:
-        """For the engine: these requests need no blocks of a prefill worker (any more)."""
+        """For the engine: note that these requests need no blocks of a prefill worker any more."""
         for request_id in request_ids:
             if transfer := self._handed_over.pop(request_id, None):
                 self._unneeded.append(transfer)
@@ -132,7 +133,7 @@ class VllmDecodeSide:
         return started
 
     def take_unneeded(self) -> list[str]:
-        """Transfers whose blocks were taken, or will not be, since the last call."""
+        """Transfers whose blocks this engine does not need any more, since the last call."""
         unneeded, self._unneeded = self._unneeded, []
         return unneeded
 
@@ -159,9 +160,9 @@ class VllmPrefillSide:
     Args:
         worker: index of the worker that runs the engine.
         intake: takes its requests.
-        leases: what the host cache keeps for decode workers; None if vLLM's own connector hands
-            blocks over. Then a decode worker can be notified as soon as a prefill has ended, since
-            its engine itself waits for blocks that are still being copied.
+        leases: the blocks that the host cache keeps for decode workers; None if vLLM's own
+            connector transfers blocks. Then a decode worker is notified as soon as a prefill has
+            ended: its engine waits itself for blocks that are still being copied.
     """
 
     def __init__(self, worker: int, intake: VllmIntake, leases: Leases | None) -> None:
@@ -182,7 +183,7 @@ class VllmPrefillSide:
             raise
 
     def note_ended(self, job_id: str, params: dict[str, Any] | None) -> None:
-        """For the engine: it is done with the prompt of a job."""
+        """For the engine: note that the prompt of a job is computed."""
         if self._leases is not None:
             return  # the job ends once its blocks are in the host's memory
         failed = LOST if params is None else str(params.get("failed", ""))
@@ -196,7 +197,7 @@ class VllmPrefillSide:
         return ended
 
     def release(self, transfer_ids: list[str]) -> None:
-        """The decode worker has taken these blocks, or does not want them."""
+        """Free blocks that their decode worker does not need any more."""
         if self._leases is not None:
             for transfer_id in transfer_ids:
                 self._leases.end(transfer_id)

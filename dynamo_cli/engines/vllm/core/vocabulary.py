@@ -1,8 +1,8 @@
-"""Makes what grammars need to know of the vocabulary before requests come.
+"""Makes the tables of the vocabulary that grammars need, before requests come.
 
 vLLM makes these tables when the first request with a grammar is added, between two steps of the
-engine. For 49,000 tokens that takes 0.2 s, for larger vocabularies longer, and all streams of the
-engine would stand still meanwhile.
+engine. For 49,000 tokens that takes 0.2 s, and longer for larger vocabularies. All streams of the
+engine would stall in that time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from vllm.v1.structured_output.backend_xgrammar import XgrammarBackend
 from dynamo_cli.engines.vllm import refusals
 
 BACKENDS = {"auto": XgrammarBackend, "xgrammar": XgrammarBackend, "guidance": GuidanceBackend}
-"""By --structured-outputs-config.backend; "auto" is xgrammar unless a grammar needs another one."""
+"""Backends by the value of --structured-outputs-config.backend. With "auto", vLLM uses xgrammar
+unless the grammar needs another backend."""
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class Vocabulary:
         core: the engine.
 
     Attributes:
-        name: vLLM's name of the backend that has them.
+        name: vLLM's name of the backend that the tables are for.
     """
 
     def __init__(self, core: EngineCore) -> None:
@@ -47,8 +48,11 @@ class Vocabulary:
         size = config.model_config.get_vocab_size()
         try:
             self._tables = backend(config, tokenizer=self._manager.tokenizer, vocab_size=size)
-        except Exception as error:  # noqa: BLE001 - requests with a grammar meet it again
-            logger.warning("grammars cannot be compiled: %s", refusals.reason(error))
+        except Exception as error:  # noqa: BLE001 - requests with a grammar get the same error
+            logger.warning(
+                "grammars cannot be compiled, so requests with a grammar or schema will fail: %s",
+                refusals.reason(error),
+            )
             return
         self._manager.grammar_init = self._begin_with_tables
 
@@ -71,5 +75,5 @@ class Vocabulary:
 
     def _choose(self, backend: Any, name: str | None) -> None:
         self._manager.backend = backend
-        # vLLM 0.33 also keeps its name, and refuses requests that need another one.
+        # vLLM 0.33 also keeps the name, and refuses requests that need another backend.
         self._manager.backend_name = name

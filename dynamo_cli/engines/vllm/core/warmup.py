@@ -1,8 +1,8 @@
 """Runs each kind of sampling once, before requests come.
 
-vLLM compiles its model when it starts, but other parts only when they are first used: functions
-under `torch.compile`, and on GPUs the kernels of the sampler. That takes seconds in which all
-streams of the engine would stall.
+vLLM compiles its model when it starts. It compiles other parts only when they are first used:
+functions under `torch.compile`, and on GPUs the kernels of the sampler. That takes seconds, in
+which all streams of the engine would stall.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ KINDS: dict[str, dict[str, Any]] = {
 
 PROMPT = (1, 2, 3, 4)
 OUTPUT_TOKENS = 3
-"""Prompt and output together are less than a block, so that nothing stays in the prefix cache."""
+"""Prompt and output together have fewer tokens than a block, so that no block is cached."""
 
 POLL_S = 0.001
 """Poll interval while a grammar is being compiled."""
 
 
 def needed() -> bool:
-    """Whether anything takes longer the first time: not on a CPU without compilation."""
+    """Whether anything is compiled when it is first used; not so on a CPU without compilation."""
     return environment.compiles() or not current_platform.is_cpu()
 
 
@@ -62,8 +62,7 @@ def run(core: EngineCore, config: VllmConfig, vocabulary: Vocabulary | None) -> 
     Args:
         core: the engine.
         config: its configuration.
-        vocabulary: what it has for grammars; None for a prefill worker, which only samples
-            greedily.
+        vocabulary: its tables for grammars; None for a prefill worker, which only samples greedily.
 
     Raises:
         ResourceError: the sampler cannot be compiled.

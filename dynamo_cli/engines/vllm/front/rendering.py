@@ -233,7 +233,11 @@ def _renderer(llm: AsyncLLM, serving: Any, memory: TokenMemory) -> Renderer | No
     except hf.ChatTemplateResolutionError:  # there is no template, as each chat is told
         return None
     except Exception as error:  # noqa: BLE001 - vLLM's way may do what this one cannot
-        logger.warning("all chats are rendered in vLLM's way: %s: %s", type(error).__name__, error)
+        logger.warning(
+            "vLLM renders all chats, which is slower for short ones: %s: %s",
+            type(error).__name__,
+            error,
+        )
         return None
 
 
@@ -270,7 +274,9 @@ def _trying(
             return rendered
         answer = await original(request)
         if failure is not None and not isinstance(answer, ErrorResponse):
-            logger.warning("a prompt was made in vLLM's way alone", exc_info=failure)
+            logger.warning(
+                "a prompt was rendered by vLLM, because the faster way has failed", exc_info=failure
+            )
         return answer
 
     return run

@@ -29,7 +29,9 @@ def memory_of(tokenizer: Any) -> TokenMemory | None:
         return None
     memory = TokenMemory(backend)
     if not _agrees(memory, tokenizer):
-        logger.warning("tokens of texts are not remembered: this tokenizer has rules of its own")
+        logger.warning(
+            "token ids of texts are not cached, because this tokenizer has special rules"
+        )
         return None
     return memory
 

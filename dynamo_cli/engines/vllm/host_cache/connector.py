@@ -1,7 +1,7 @@
 """vLLM's offloading connector with our host cache behind it.
 
 vLLM's own classes decide which blocks of a request are loaded and stored, for every kind of cache
-group. Here they get a manager that asks the host cache once per prompt, for all of its blocks.
+group. Here they get a manager that asks the host cache once for all blocks of a prompt.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ from dynamo_cli.engines.vllm.host_cache.manager import Manager
 from dynamo_cli.engines.vllm.host_cache.spec import HostCacheSpec
 
 ANSWER_BLOCKS = 16
-"""Blocks of an answer that are stored at once; fewer at its end.
+"""Number of blocks of an answer that are stored together; fewer at the end of the answer.
 
-Each store costs the engine's loop about 0.1 ms, however many blocks it has. With a store for each
+Each store costs the engine's loop about 0.1 ms, for any number of blocks. With a store for each
 block, 256 streams of an 8B model gave 10 % fewer tokens per second on two H200.
 """
 
 EARLY_SEARCHES = 16
-"""A new request asks as it arrives while fewer requests than this have, or await, found blocks.
-
-Otherwise it asks when the scheduler comes to it, since what was found for it cannot be evicted.
+"""A new request asks the host cache when it arrives, if fewer than this many requests wait for an
+answer or have found blocks. Otherwise it asks when the scheduler comes to it, because blocks that
+were found for a request cannot be evicted.
 """
 
 
 class _Request(RequestOffloadState):  # type: ignore[misc]
-    """A request of which vLLM's scheduler side takes new blocks at every step."""
+    """vLLM's state of a request, which takes over new blocks only if there are any."""
 
     __slots__ = ()
 
     def update_offload_keys(self) -> None:
-        """As vLLM's, which reads all blocks at every step, even if there is no new one."""
+        """Call vLLM's method, which reads all blocks, only if there is a new full block."""
         known = len(self.req.block_hashes)
         for config, group in zip(self.config.kv_group_configs, self.group_states, strict=True):
             if known >= config.hashes_per_chunk * (len(group.offload_keys) + 1):
@@ -67,7 +67,7 @@ class _Scheduler(JoiningScheduler):
     manager: Manager
 
     def on_new_request(self, request: Request) -> None:
-        """As vLLM's, with our kind of request."""
+        """As vLLM's, with our state of a request; ask the host cache at once if few others do."""
         super().on_new_request(request)
         begun = self._req_status[request.request_id]
         self._req_status[request.request_id] = self._status(begun)
@@ -96,7 +96,7 @@ class _Scheduler(JoiningScheduler):
         return self._lookup(status)
 
     def reset(self) -> None:
-        """The engine's cache was reset; see `Manager.reset`."""
+        """Note that the engine's cache was reset; see `Manager.reset`."""
         self.manager.reset(
             request_id
             for request_id, status in self._req_status.items()
@@ -104,15 +104,15 @@ class _Scheduler(JoiningScheduler):
         )
 
     def _ask(self, status: RequestOffloadState) -> bool:
-        """Ask for all blocks of a prompt; whether there is an answer."""
+        """Ask for all blocks of a prompt; returns whether the answer has come."""
         status.update_offload_keys()
         keys = list(chain.from_iterable(group.offload_keys for group in status.group_states))
         return self.manager.find(status.req_context, keys)
 
     def _build_store_jobs(self, scheduler_output: SchedulerOutput) -> dict[int, TransferJob]:
-        """As vLLM's, without a look at the requests that have nothing to store in this step."""
-        # One token of each request is not counted: that of an answer is no token of a prompt, and
-        # one token of a prompt counts little.
+        """As vLLM's, without the requests that have nothing to store in this step."""
+        # One token of each request is left out. For an answer it is not a prompt token, and for a
+        # prompt one token makes no difference.
         tokens = scheduler_output.total_num_scheduled_tokens
         self.manager.client.pace.scheduled(tokens - len(scheduler_output.num_scheduled_tokens))
         jobs: dict[int, TransferJob] = super()._build_store_jobs(
@@ -155,7 +155,7 @@ class _Scheduler(JoiningScheduler):
         group_config: GroupOffloadConfig,
         start_chunk_idx: int,
     ) -> int | None:
-        """As vLLM's, without a call per block."""
+        """As vLLM's, without a call for each block."""
         return self.manager.leading(req_context, list(keys))
 
     def update_connector_output(self, connector_output: KVConnectorOutput) -> None:
@@ -167,7 +167,7 @@ class _Scheduler(JoiningScheduler):
 
 
 class HostCacheConnector(OffloadingConnector):  # type: ignore[misc]
-    """vLLM's connector; it makes one of its two halves, as `role` says."""
+    """vLLM's connector; it makes its scheduler half or its worker half, as `role` says."""
 
     def __init__(
         self, vllm_config: VllmConfig, role: KVConnectorRole, kv_cache_config: KVCacheConfig
@@ -191,11 +191,11 @@ class HostCacheConnector(OffloadingConnector):  # type: ignore[misc]
         return self.connector_scheduler.loadable_tokens(request, cached_tokens)
 
     def forget_old(self) -> None:
-        """The engine's cache was reset: nothing that is older is loaded or stored any more."""
+        """Load and store no older blocks any more, because the engine's cache was reset."""
         assert isinstance(self.connector_scheduler, _Scheduler)
         self.connector_scheduler.reset()
 
     def forget(self, request_id: str) -> None:
-        """A request of `loadable_tokens` is not given to this engine now."""
+        """Release what `loadable_tokens` has found for a request, which is not started here now."""
         assert isinstance(self.connector_scheduler, _Scheduler)
         self.connector_scheduler.manager.forget(request_id)

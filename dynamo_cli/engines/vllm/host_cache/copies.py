@@ -1,7 +1,7 @@
 """Copies blocks between an engine's cache and the memory of the host.
 
-On a GPU vLLM's own copies run: the memory is pinned, each direction has streams of its own, and
-nothing waits for them. On a CPU a copy is done at once, between two steps.
+On a GPU, vLLM's own classes copy: the memory is pinned, each direction has CUDA streams of its own,
+and the engine's loop does not wait for them. On a CPU, a copy is done at once, between two steps.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Rows = npt.NDArray[np.int8]
 """One layer of a cache: a row for each block."""
 
 Numbers = npt.NDArray[np.int32]
-"""Which rows."""
+"""Numbers of rows."""
 
 
 Addresses = npt.NDArray[np.int64]
@@ -51,21 +51,23 @@ class GpuCopies(CPUOffloadingWorker):  # type: ignore[misc]
             handler._fill_group_ops = CopyAddresses(refs, *tensors).fill
 
     def join(self, job_ids: Iterable[int]) -> None:
-        """Let all that the device is given from now on wait for these loads."""
+        """Let the device begin all work that it is given from now on after these loads."""
         stream = torch.cuda.current_stream()
         for job_id in job_ids:
             stream.wait_event(self._load_handler._transfer_events[job_id])
 
 
 class CopyAddresses:
-    """The addresses of what is copied: a block has one piece for each layer.
+    """Computes from and to which addresses blocks are copied; a block has a piece for each layer.
 
-    vLLM computes them layer by layer, and the engine's loop stands still meanwhile. Here all layers
-    of a group are computed at once: 12 us instead of 180 for 64 blocks of a model of 32 layers.
+    vLLM computes the addresses layer by layer, and the engine's loop waits for that. Here the
+    addresses of all layers of a group are computed at once: in 12 us instead of 180 for 64 blocks
+        of
+    a model with 32 layers.
 
     Args:
-        refs: for each group of layers its pieces, as vLLM describes them.
-        sources, targets: the tensors that they are in; each has a row for each block.
+        refs: the pieces of each group of layers, as vLLM describes them.
+        sources, targets: the tensors with the pieces; each has a row for each block.
     """
 
     def __init__(
@@ -93,12 +95,12 @@ class CopyAddresses:
         all_sizes: Addresses,
         op_idx: int,
     ) -> tuple[int, int]:
-        """Write the addresses and sizes of one group of layers, as vLLM's method of this place.
+        """Write the addresses and sizes of one group of layers, like the vLLM method it replaces.
 
         Args:
             g_idx: number of the group.
-            group_src, group_dst: the blocks, `group_size` of them.
-            src_skip_count, dst_skip_count: 0, since blocks have the same size on both sides.
+            group_src, group_dst: numbers of the blocks, `group_size` of them.
+            src_skip_count, dst_skip_count: always 0, since blocks have the same size on both sides.
             all_src, all_dst, all_sizes: where to write, from `op_idx` on.
 
         Returns:
@@ -119,7 +121,7 @@ class CopyAddresses:
 
 
 def _starts(tensors: Sequence[torch.Tensor]) -> tuple[Addresses, Addresses]:
-    """Where each begins, and the distance of its rows; a row of the result for each tensor."""
+    """The address at which each tensor begins, and the bytes from row to row; a row per tensor."""
     first = np.array([[one.data_ptr()] for one in tensors], dtype=np.int64)
     return first, np.array([[one.stride(0)] for one in tensors], dtype=np.int64)
 
@@ -127,8 +129,8 @@ def _starts(tensors: Sequence[torch.Tensor]) -> tuple[Addresses, Addresses]:
 class CpuCopies(OffloadingWorker):  # type: ignore[misc]
     """Plain copies between two places in the memory of the host.
 
-    NumPy copies whole rows, where torch's indexing goes through them byte by byte: with rows of 32
-    KiB that took 25 times as long.
+    NumPy copies whole rows. torch's indexing copies them byte by byte, which took 25 times as long
+    with rows of 32 KiB.
     """
 
     def __init__(self, kv_caches: CanonicalKVCaches, region: Region) -> None:
@@ -156,7 +158,7 @@ class CpuCopies(OffloadingWorker):  # type: ignore[misc]
         job_id: int,
         src_spec: LoadStoreSpec,
         dst_spec: GPULoadStoreSpec,
-        expedited: bool = False,  # vLLM 0.33 tells it; no copy waits for another one here
+        expedited: bool = False,  # given by vLLM 0.33; here no copy waits for another one
     ) -> bool:
         """Copy blocks to the engine's cache."""
         assert isinstance(src_spec, BlockIDsLoadStoreSpec)
@@ -185,7 +187,7 @@ class CpuCopies(OffloadingWorker):  # type: ignore[misc]
         return len(blocks) * int(engine.shape[1])
 
     def get_finished(self) -> list[TransferResult]:
-        """The copies since the last call."""
+        """Take the copies that have ended since the last call."""
         done, self._done = self._done, []
         return done
 
@@ -196,7 +198,7 @@ class CpuCopies(OffloadingWorker):  # type: ignore[misc]
         """Nothing to wait for."""
 
     def shutdown(self) -> None:
-        """Let the memory go."""
+        """Release the memory."""
         self._engine.clear()
         self._host.clear()
         self._region.cleanup()

@@ -1,10 +1,10 @@
 """Loads blocks of the host cache at the beginning of the step that uses them.
 
-By itself vLLM's connector loads between steps: the copies begin after the step in which a request
-was admitted, and the request goes on one or two steps after they have ended. That delays no other
-answer, but it delays this one by three steps of 10 to 60 ms, although the copies of 1,000 tokens of
-an 8B model take only 4 ms. vLLM's scheduler also knows loads that belong to a step. Here short
-loads belong to the step that computes the rest of the prompt: only the device waits for them.
+By default vLLM's connector loads between steps: the copies begin after the step in which a request
+was admitted, and the request goes on one or two steps after the copies have ended. That delays no
+other answer, but it delays this one by three steps of 10 to 60 ms. The copies for 1,000 tokens of
+an 8B model take only 4 ms. vLLM's scheduler also allows loads that belong to a step. Here short
+loads belong to the step that computes the rest of the prompt, and only the device waits for them.
 vLLM 0.33 can do the same (`sync_load_budget_bytes`, 0 by default), but then its loop waits too.
 """
 
@@ -29,15 +29,16 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.request import Request
 
 JOINED_BYTES = 512 << 20
-"""Most bytes that one step waits for: about 15 ms on PCIe 5, less than 2,048 prompt tokens take."""
+"""Most bytes that one step waits for. Their copy takes about 15 ms on PCIe 5, which is less than
+the computation of 2,048 prompt tokens."""
 
 
 @dataclass
 class Metadata(OffloadingConnectorMetadata):  # type: ignore[misc]
-    """What the scheduler tells the workers of a step.
+    """What vLLM's scheduler tells the ranks about a step.
 
     Attributes:
-        joined: the loads that belong to the step itself.
+        joined: numbers of the loads that belong to the step itself.
     """
 
     joined: frozenset[int] = frozenset()
@@ -60,8 +61,8 @@ class JoiningScheduler(OffloadingConnectorScheduler):  # type: ignore[misc]
         tokens, loads = super().get_num_new_matched_tokens(
             request, num_computed_tokens, max_num_new_tokens
         )
-        # A step computes at least one token of each request, so it cannot have the load of a whole
-        # prompt.
+        # A step computes at least one token of each request, so the load of a whole prompt cannot
+        # belong to a step.
         part = num_computed_tokens + (tokens or 0) < request.num_tokens
         joins = bool(loads and tokens and part and self._fits(tokens))
         self._joining.discard(request.request_id)
@@ -70,7 +71,7 @@ class JoiningScheduler(OffloadingConnectorScheduler):  # type: ignore[misc]
         return tokens, loads and not joins
 
     def _fits(self, tokens: int) -> bool:
-        # With several groups of layers, blocks before the loaded ones may still be empty.
+        # If there are several groups of layers, blocks before the loaded blocks may be empty.
         groups = self.config.kv_group_configs
         if len(groups) > 1 or self._loads_between():
             return False
@@ -78,12 +79,12 @@ class JoiningScheduler(OffloadingConnectorScheduler):  # type: ignore[misc]
         return bool(self._joined_bytes + nbytes <= JOINED_BYTES)
 
     def _loads_between(self) -> bool:
-        """Whether a load that belongs to no step is under way: vLLM lets later ones wait for it."""
+        """Whether a load between steps is under way: vLLM lets later loads wait for it."""
         others = self._jobs.keys() - self._under_way.keys()
         return any(not self._jobs[job].is_store for job in others)
 
     def request_finished(self, request: Request) -> tuple[bool, dict[str, Any] | None]:
-        """As vLLM's; the request may still have waited for room for its blocks."""
+        """As vLLM's; the request may have ended while it waited for room for its blocks."""
         self._joining.discard(request.request_id)
         ended: tuple[bool, dict[str, Any] | None] = super().request_finished(request)
         return ended
@@ -91,7 +92,8 @@ class JoiningScheduler(OffloadingConnectorScheduler):  # type: ignore[misc]
     def update_state_after_alloc(
         self, request: Request, blocks: KVCacheBlocks, num_external_tokens: int
     ) -> None:
-        """As vLLM's, which looks for the first block without a hash: these have theirs already."""
+        """As vLLM's. It takes the first block without a hash as the first one to load, but blocks
+        of a load that belongs to a step have their hashes already."""
         joins = request.request_id in self._joining and num_external_tokens > 0
         self._joining.discard(request.request_id)
         super().update_state_after_alloc(
@@ -107,8 +109,8 @@ class JoiningScheduler(OffloadingConnectorScheduler):  # type: ignore[misc]
     def build_connector_meta(self, scheduler_output: SchedulerOutput) -> Metadata:
         """As vLLM's, which expects that a request neither runs nor is preempted during its load.
 
-        Here it may do both, because the device does one thing after the other: what is stored was
-        computed after the load, and blocks that other requests get are written after it, too.
+        Here both may happen, because the device works in order: a block that is stored was computed
+        after the load, and blocks that other requests get are written after it too.
         """
         self._forget_ended()
         loading = {job: self._req_status[name] for job, name in self._under_way.items()}
@@ -127,7 +129,7 @@ class JoiningScheduler(OffloadingConnectorScheduler):  # type: ignore[misc]
 
 
 def _without_hashes(blocks: KVCacheBlocks) -> SimpleNamespace:
-    """The same blocks as if they had not been computed; vLLM begins after those that are."""
+    """The same blocks without hashes, so that vLLM loads them: it skips blocks with hashes."""
     return SimpleNamespace(
         blocks=[
             [
@@ -140,21 +142,21 @@ def _without_hashes(blocks: KVCacheBlocks) -> SimpleNamespace:
 
 
 class JoiningWorker(OffloadingConnectorWorker):  # type: ignore[misc]
-    """vLLM's side of the device; it makes a step wait for the loads that belong to it."""
+    """vLLM's worker side; it makes the device wait in a step for the loads that belong to it."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._joined: dict[int, str] = {}  # load -> its request
 
     def start_kv_transfers(self, metadata: Metadata) -> None:
-        """As vLLM's; it runs before the step if any load belongs to it."""
+        """As vLLM's; the device then waits for the loads that belong to the step."""
         super().start_kv_transfers(metadata)
         self._joined.update((job, self._load_jobs[job]) for job in metadata.joined)
         if metadata.joined:
             self.worker.join(metadata.joined)
 
     def get_finished(self, finished_req_ids: set[str]) -> tuple[set[str], set[str]]:
-        """As vLLM's, without the requests that did not wait for their load."""
+        """As vLLM's, without requests whose load belonged to a step: they do not wait for it."""
         sending, loaded = super().get_finished(finished_req_ids)
         ended = [job for job in self._joined if job not in self._load_jobs]
         return sending, loaded - _popped(self._joined, ended)

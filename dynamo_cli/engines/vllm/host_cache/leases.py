@@ -1,4 +1,5 @@
-"""Blocks of prefilled prompts, which the host cache keeps until their decode workers have them."""
+"""Keeps blocks of prefilled prompts in the host cache until their decode workers have loaded
+them."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from vllm.v1.kv_offload.base import OffloadKey
 from dynamo_cli.engines.vllm.host_cache.manager import Manager
 
 NO_ROOM, NO_CACHE = "no_room", "no_cache"
-"""Why blocks of a prompt are missing: they found no room, or the host cache did not answer."""
+"""Why blocks of a prompt are missing: the host cache had no room for them, or did not answer."""
 
 
 @dataclass(slots=True)
@@ -20,8 +21,8 @@ class _Lease:
 
     Attributes:
         owner: index of the decode worker that will load the blocks.
-        keys: the blocks; None until all are in the host's memory.
-        since_ns: when that was, on the monotonic clock.
+        keys: keys of the blocks; None until all of them are in the host's memory.
+        since_ns: when all of them were there, on the monotonic clock; 0 before.
     """
 
     owner: int
@@ -32,21 +33,22 @@ class _Lease:
 class Leases:
     """The leases of a prefill worker.
 
-    A lease is a search of the host cache that is not ended: it keeps the blocks where they are.
+    To keep blocks, this engine asks the host cache for them like a request that loads them: found
+    blocks are pinned until the question is ended.
 
     Args:
         manager: the manager of this engine's scheduler.
 
     Attributes:
-        client: this engine's side of the host cache.
-        failures: number of prompts of which something is missing, by reason.
+        client: this engine's client of the host cache.
+        failures: number of prompts of which blocks are missing, by reason.
     """
 
     def __init__(self, manager: Manager) -> None:
         self.failures: Counter[str] = Counter()
         self.client = manager.client
         self._leases: dict[str, _Lease] = {}
-        self._wanted: dict[str, None] = {}  # jobs that wait for the answer of the host cache
+        self._wanted: dict[str, None] = {}  # jobs for which the host cache is to pin blocks
         manager.saved = self._saved
 
     def __len__(self) -> int:
@@ -62,7 +64,7 @@ class Leases:
             self._wanted[job_id] = None
 
     def take_kept(self) -> list[str]:
-        """Jobs whose blocks the host cache keeps since the last call, as far as it has them."""
+        """Jobs whose blocks are kept now, and were not at the last call; some may be missing."""
         kept = []
         for job_id in list(self._wanted):
             keys = self._leases[job_id].keys or []
@@ -76,7 +78,7 @@ class Leases:
         return kept
 
     def end(self, job_id: str) -> None:
-        """The blocks of this job were loaded, or will not be; ignores unknown jobs."""
+        """Release the blocks of this job; unknown jobs are ignored."""
         if self._leases.pop(job_id, None) is not None:
             self._wanted.pop(job_id, None)
             self.client.end(_name(job_id))
@@ -94,5 +96,5 @@ class Leases:
 
 
 def _name(job_id: str) -> str:
-    """The name under which the blocks are searched; the engine uses the job's own."""
+    """The name of the question for a lease; the engine itself asks with the id of the job."""
     return f"{job_id}:lease"

@@ -1,4 +1,4 @@
-"""Answers vLLM's scheduler: which blocks the host cache has, and where computed blocks go."""
+"""Tells vLLM's scheduler which blocks the host cache has, and to which slots blocks are stored."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def _no_names(keys: Sequence[bytes]) -> tuple[bytes, bytes]:
 
 
 class Manager(OffloadingManager):  # type: ignore[misc]
-    """vLLM's view of the host cache in the scheduler of one engine.
+    """What vLLM's scheduler in one engine uses of the host cache.
 
     Args:
-        client: the engine's side of the host cache.
+        client: the engine's client of the host cache.
         min_blocks: prompts with fewer blocks are neither looked up nor stored.
         block_bytes: size of one block over all layers and ranks.
 
     Attributes:
         client, block_bytes: as given.
-        names: gives the router's names of blocks; the engine sets it.
-        saved: called with the id of a request that has ended and the keys of its prompt, as soon as
-            no block of the prompt is still being stored; None if nobody wants to know.
+        names: returns the sequence hashes by which the router knows blocks; the engine sets it.
+        saved: if not None, called once for each request that has ended, as soon as no block of its
+            prompt is still being stored, with its id and the keys of its prompt.
     """
 
     def __init__(self, client: CacheClient, min_blocks: int, block_bytes: int) -> None:
@@ -51,19 +51,20 @@ class Manager(OffloadingManager):  # type: ignore[misc]
         self.names: Names = _no_names
         self.saved: Callable[[str, list[OffloadKey]], None] | None = None
         self._min_blocks = min_blocks
-        self._unstored: set[str] = set()  # requests of which nothing is stored
+        self._unstored: set[str] = set()  # requests whose blocks are not stored
         self._storing: dict[OffloadKey, tuple[int, int]] = {}  # block -> its number and its slot
         self._stores = 0
-        # Requests whose blocks are being copied to the engine, and whether they have ended since.
+        # Requests whose blocks are being loaded -> whether the request has ended since.
         self._loading: dict[str, bool] = {}
-        # Blocks of each request that the host cache had when it was asked, or got since.
+        # Blocks of each request that the host cache had when it was asked, or that it got later.
         self._held: dict[str, set[OffloadKey]] = {}
-        self._prompts: dict[str, list[OffloadKey]] = {}  # of each request, while `saved` is set
-        self._copying: Counter[str] = Counter()  # stores of each request that have not ended
-        self._over: dict[str, None] = {}  # requests that have ended and wait for stores
+        self._prompts: dict[str, list[OffloadKey]] = {}  # keys by request, if `saved` is set
+        self._copying: Counter[str] = Counter()  # number of running stores of each request
+        self._over: dict[str, None] = {}  # ended requests with stores that still run
 
     def find(self, context: ReqContext, keys: Sequence[OffloadKey]) -> bool:
-        """Ask for all blocks of a prompt; call it again until it returns True."""
+        """Ask for all blocks of a prompt; call this again until it returns True: then the answer
+        has come, or is not needed."""
         if self.saved is not None:
             self._prompts[context.req_id] = list(keys)
         if len(keys) < self._min_blocks:
@@ -72,23 +73,23 @@ class Manager(OffloadingManager):  # type: ignore[misc]
         return self.client.find(context.req_id, keys) is not None
 
     def forget(self, request_id: str) -> None:
-        """Forget what `find` noted about a request that the scheduler has never got."""
+        """Forget what `find` has noted about a request that the scheduler did not get."""
         self._unstored.discard(request_id)
         self._prompts.pop(request_id, None)
         self.client.end(request_id)
 
     def reset(self, ended: Iterable[str]) -> None:
-        """The engine's cache was reset: nothing that is older is loaded or stored any more.
+        """Load and store no older blocks any more, because the engine's cache was reset.
 
         Args:
-            ended: requests that have ended, of which some blocks would be stored only now.
+            ended: requests that have ended but whose last blocks are not stored yet.
         """
         self._unstored.update(ended)
         self._held.clear()
         self.client.reset(self._loading)
 
     def leading(self, context: ReqContext, keys: Sequence[OffloadKey]) -> int:
-        """How many of these blocks, from the first on, the host cache has for this request."""
+        """How many of these blocks, from the first on, were found for this request."""
         found = self.client.slots_of(context.req_id)
         for count, key in enumerate(keys):
             if key not in found:
@@ -96,7 +97,7 @@ class Manager(OffloadingManager):  # type: ignore[misc]
         return len(keys)
 
     def count(self, stats: TransferStats) -> None:
-        """Count copies that have ended, of all ranks together."""
+        """Count the copies of all ranks that have ended."""
         for copied, ended in ((self.client.loaded, stats.load), (self.client.stored, stats.store)):
             copied.nbytes += ended.bytes
             copied.blocks = copied.nbytes // self.block_bytes
@@ -105,7 +106,7 @@ class Manager(OffloadingManager):  # type: ignore[misc]
     # -- vLLM's interface --------------------------------------------------------------------
 
     def on_new_request(self, req_context: ReqContext) -> RequestOffloadingContext:
-        """Blocks are stored as they are computed."""
+        """Return vLLM's default: blocks are stored as they are computed."""
         return RequestOffloadingContext()
 
     def lookup(self, key: OffloadKey, req_context: ReqContext) -> LookupResult:
@@ -120,26 +121,26 @@ class Manager(OffloadingManager):  # type: ignore[misc]
     def prepare_load(
         self, keys: Collection[OffloadKey], req_context: ReqContext
     ) -> CPULoadStoreSpec:
-        """Where these blocks are; the host cache keeps them there until `complete_load`."""
+        """The slots of these blocks; the host cache keeps them there until `complete_load`."""
         slots = self.client.slots_of(req_context.req_id)
         self._loading[req_context.req_id] = False
         return CPULoadStoreSpec([slots[key] for key in keys])
 
     def complete_load(self, keys: Collection[OffloadKey], req_context: ReqContext) -> None:
-        """The blocks are in the engine's cache, and their slots are not read any more."""
+        """Release the slots of blocks that are in the engine's cache now."""
         if self._loading.pop(req_context.req_id, False):
             self.client.end(req_context.req_id)
         else:
             self._release(req_context.req_id)
 
     def _release(self, request_id: str) -> None:
-        """Nothing that was found for this request is read any more; remember that it was there."""
+        """Release the blocks that were found for a request, and note that they need no store."""
         if found := self.client.slots_of(request_id):
             self._held.setdefault(request_id, set()).update(map(OffloadKey, found))
         self.client.end(request_id)
 
     def on_schedule_end(self, context: ScheduleEndContext) -> None:
-        """Release the found blocks of requests that run now and do not load them in this step."""
+        """Release the found blocks of requests that begin in this step without loading them."""
         for request_id in context.new_req_ids:
             if request_id not in self._loading:  # else it loads in this step
                 self._release(request_id)
@@ -147,7 +148,7 @@ class Manager(OffloadingManager):  # type: ignore[misc]
     def prepare_store(
         self, keys: Collection[OffloadKey], req_context: ReqContext
     ) -> PrepareStoreOutput:
-        """Take slots for the blocks that the host cache does not have, as far as there are any."""
+        """Take slots for the blocks that the host cache does not have, or as many as there are."""
         request_id = req_context.req_id
         wanted: list[OffloadKey] = []
         if request_id not in self._unstored:
@@ -166,9 +167,9 @@ class Manager(OffloadingManager):  # type: ignore[misc]
     def complete_store(
         self, keys: Collection[OffloadKey], req_context: ReqContext, success: bool = True
     ) -> None:
-        """The blocks are in the host's memory: everybody may read them now."""
+        """Hand the blocks over to the host cache: they are in its memory, so all may read them."""
         self._copying[req_context.req_id] -= 1
-        # vLLM gives a set; the host cache must know their order to evict the last ones first.
+        # vLLM gives a set, but the host cache needs the order, to evict the last blocks first.
         complete = sorted(self._storing.keys() & keys, key=self._storing.__getitem__)
         slots = [self._storing.pop(key)[1] for key in complete]
         if not success:
@@ -186,7 +187,7 @@ class Manager(OffloadingManager):  # type: ignore[misc]
         self.client.written([bytes(key) for key in complete], slots, *self.names(complete))
 
     def on_request_finished(self, req_context: ReqContext) -> None:
-        """Forget what was found for a request."""
+        """Release what was found for a request that has ended, after its load if one runs."""
         self._unstored.discard(req_context.req_id)
         self._held.pop(req_context.req_id, None)
         if req_context.req_id in self._loading:
@@ -197,9 +198,9 @@ class Manager(OffloadingManager):  # type: ignore[misc]
         self._tell_saved(req_context.req_id)
 
     def _tell_saved(self, request_id: str) -> None:
-        """Forget a request that has ended once nothing of it is being stored any more.
+        """Forget an ended request, and call `saved`, if no block of its prompt is being stored.
 
-        Other requests may store blocks of its prompt, which it has found in the engine's cache.
+        Blocks of its prompt that it found in the engine's cache may be stored by other requests.
         """
         keys = self._prompts.get(request_id, [])
         if self._copying[request_id] > 0 or any(key in self._storing for key in keys):
@@ -210,7 +211,7 @@ class Manager(OffloadingManager):  # type: ignore[misc]
             self.saved(request_id, keys)
 
     def has_pending_work(self) -> bool:
-        """Nothing needs a step beside the copies, which vLLM itself counts."""
+        """Return False: only copies need steps, and vLLM itself counts copies."""
         return False
 
 

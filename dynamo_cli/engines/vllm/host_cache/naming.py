@@ -1,4 +1,4 @@
-"""Joins an engine's two halves of the host cache: the manager in vLLM's scheduler, and ours."""
+"""Lets an engine's `Manager` give blocks the names by which the router knows them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def connect(vllm_config: VllmConfig, holdings: Holdings | None) -> Manager:
     """Let the manager of this engine name blocks as the router does; return it.
 
     Args:
-        holdings: what the engine's own cache holds, which knows those names; None if the router
-            does not use them.
+        holdings: what the engine's own cache holds, with the router's names (sequence hashes); None
+            if the router does not use them.
     """
     manager = manager_of(vllm_config.kv_transfer_config.engine_id)
     if holdings is not None:

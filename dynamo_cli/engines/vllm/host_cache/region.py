@@ -1,4 +1,4 @@
-"""The memory of the host cache as a rank sees it, in the form that vLLM's copies take."""
+"""The memory of the host cache as a rank sees it, in the form that vLLM's copy classes take."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dynamo_cli.host.memory_file import map_shared
 class Region(SharedOffloadRegion):  # type: ignore[misc]
     """The shared memory: rows are slots, and this rank has the same part of each row.
 
-    vLLM's own class makes the memory in /dev/shm; here it exists already.
+    vLLM's own class makes the memory in /dev/shm; here the supervisor has made it.
 
     Args:
-        path: the memory; see `HostCacheConfig`.
+        path: path of the memory; see `HostCacheConfig`.
         slot_bytes: size of a slot.
         rank, rank_bytes: this rank's number, and the size of its part of a slot.
     """

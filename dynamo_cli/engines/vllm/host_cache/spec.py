@@ -1,4 +1,4 @@
-"""What the memory of the host cache looks like for one engine, and who copies."""
+"""Describes to vLLM the memory of the host cache for one engine, and makes what copies blocks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dynamo_cli.engines.vllm.host_cache.region import Region
 
 
 class HostCacheSpec(OffloadingSpec):  # type: ignore[misc]
-    """One block of all layers and all ranks per slot: the ranks' parts one after the other.
+    """Each slot has one block of all layers and all ranks: the ranks' parts one after the other.
 
     Args:
         config: what vLLM says about the engine; `extra_config` has the fields of our
@@ -54,7 +54,7 @@ class HostCacheSpec(OffloadingSpec):  # type: ignore[misc]
         return self._manager
 
     def _layout(self) -> str:
-        """What engines must have in common to read each other's blocks."""
+        """Describes a block; engines must have the same description to read each other's blocks."""
         config, parallel = self.config, self.config.parallel
         groups = [(group.tokens_per_block, len(group.layer_names)) for group in config.groups]
         return (
@@ -64,7 +64,7 @@ class HostCacheSpec(OffloadingSpec):  # type: ignore[misc]
         )
 
     def get_worker(self, kv_caches: CanonicalKVCaches) -> OffloadingWorker:
-        """What copies blocks for one rank."""
+        """Make the object that copies blocks for one rank."""
         region = Region(
             str(self.extra_config["path"]),
             self._slot_bytes,

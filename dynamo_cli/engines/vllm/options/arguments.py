@@ -28,7 +28,7 @@ from dynamo_cli.errors import UsageError
 _cli_args = versions.module("cli_args")
 
 _PYDANTIC = re.compile(r"\[type=[^\]]*\]|For further information visit \S+")
-"""What pydantic adds to each of its reasons; users do not need it."""
+"""What pydantic adds to each reason; it does not help users."""
 
 KV_SPACE_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"
 """vLLM's variable for the size of the KV cache on a CPU, in GiB."""
@@ -59,7 +59,7 @@ def parse(config: EngineConfig) -> argparse.Namespace:
     except (ValueError, TypeError, VLLMError) as error:
         text = refusals.reason(error).removeprefix("Error: ").rstrip(".")
         raise UsageError(f"vLLM does not take these engine options: {text}.") from error
-    # Every answer's usage tells how many prompt tokens were cached.
+    # The usage of every answer says how many prompt tokens were cached.
     namespace.enable_prompt_tokens_details = True
     assert isinstance(namespace, argparse.Namespace)
     return namespace
@@ -129,6 +129,6 @@ def _bytes_per_token(vllm_config: VllmConfig) -> int:
 def scores_prompts(vllm_config: VllmConfig) -> bool:
     """Whether the engine can compute log probabilities of prompts.
 
-    On a CPU, vLLM's LoRA layers expect one row of logits per request; more would end the engine.
+    On a CPU, vLLM's LoRA layers expect one row of logits per request; more rows end the engine.
     """
     return vllm_config.lora_config is None or not current_platform.is_cpu()

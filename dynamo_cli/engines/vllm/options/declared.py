@@ -32,10 +32,10 @@ class VllmOption(msgspec.Struct, frozen=True, omit_defaults=True):
         values: number of values: ``0`` (a switch), ``1``, ``?`` (none or one), ``+`` (one or more).
         group: the part of vLLM that it configures.
         choices: all values that it may have; empty leaves the check to vLLM.
-        names: the values that vLLM has by itself; plugins can add more.
+        names: the values that vLLM knows without plugins, which can add more.
         kind: how its value is read.
         at_least, above, at_most, below: bounds of a number.
-        default: as vLLM's help shows it; empty if there is none or it is an object.
+        default: its default as vLLM's help shows it; empty if there is none or it is an object.
         help: the first sentence of vLLM's help.
     """
 
@@ -105,7 +105,9 @@ _INSTEAD = {
     "--grpc-port": "only HTTP is served",
     "--uds": "only HTTP over TCP is served",
 }
-"""Options that are not passed on because the tool sets them, and what to do instead."""
+"""Options that are not passed on because this program sets them or cannot do it; what to do
+instead.
+"""
 
 _NO_TLS = "there is no TLS here; put a proxy in front"
 _INSTEAD_BY_PREFIX = {
@@ -128,7 +130,7 @@ _HTTP_SERVER = (
     "--middleware",
     "--sse-keep-alive-",
 )
-"""Prefixes of options for vLLM's own HTTP server, which does not run here."""
+"""Prefixes of the options of vLLM's own HTTP server, which does not run here."""
 
 
 def file_of(release: str) -> Path:
@@ -175,7 +177,7 @@ def parse(tokens: Sequence[str], own_options: Iterable[str] = ()) -> list[GivenO
     while left:
         word = left.pop(0)
         if not _is_flag(word):
-            stray = f"{word!r} belongs to no option; a model is given with --model."
+            stray = f"{word!r} is not a value of any option; give a model with --model."
             raise UsageError(hints.for_long_dash(word) or stray)
         flag, equals, value = word.partition("=")
         option = _find(flag, own_options)

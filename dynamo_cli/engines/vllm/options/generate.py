@@ -20,8 +20,8 @@ from dynamo_cli.engines.vllm.options.declared import MANY, ONE, VllmOption
 from dynamo_cli.engines.vllm.options.values import ValueType
 
 _CPU = "cpu"
-"""If this is among the choices, they are devices. These depend on the build of vLLM, but the file
-is the same for all builds. So vLLM itself checks such values."""
+"""If this is among the choices of an option, the choices are devices. Devices depend on the build
+of vLLM, but the file is the same for all builds. So such values are checked by vLLM itself."""
 
 _BOUNDS = {"ge": "at_least", "gt": "above", "le": "at_most", "lt": "below"}
 
@@ -42,7 +42,7 @@ def _read_parser() -> list[VllmOption]:
     parser = versions.module("cli_args").make_arg_parser(FlexibleArgumentParser())
     parsers = _parsers()
     flags: dict[argparse.Action, list[str]] = {}
-    # vLLM leaves spellings that it still takes, but does not show, out of `option_strings`.
+    # `option_strings` lacks spellings that vLLM still takes but does not show.
     for flag, action in parser._option_string_actions.items():
         flags.setdefault(action, []).append(flag)
     return [

@@ -45,7 +45,7 @@ _SHORT = {
     "--prefill": "--prefill-workers",
     "--help-all": "--help",
 }
-"""Names that are usual in other tools, and our options for the same."""
+"""Names that other tools use, and our options for the same."""
 
 _ALL_LAYERS = "All layers are on the GPU; --cpu-offload-gb keeps some weights in the CPU's memory"
 _NO_MAP = "Weights are in the engine's memory in any case; leave it out"
@@ -72,7 +72,7 @@ _GONE = {
     "--n-predict": "Clients say it, with max_tokens",
     "--enable-metrics": "Metrics are always there, at /metrics",
 }
-"""Names that vLLM once had or other tools have, and what to do instead."""
+"""Names that vLLM had in earlier releases or that other tools have, and what to do instead."""
 
 
 LONG_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
@@ -99,7 +99,7 @@ def for_unknown(name: str, known: Sequence[str]) -> str:
         return f" Did you mean {meant}?"
     if name in known:
         return " It stands after a lone --, where no options are read."
-    # A name that means the opposite may be similar in its letters.
+    # A name with similar letters may mean the opposite, so it is not suggested.
     alike = [other for other in known if _says_no(other) == _says_no(name)]
     near = difflib.get_close_matches(name, alike, n=1)
     return f" Did you mean {near[0]}?" if near else ""

@@ -36,5 +36,5 @@ def transfer_config(config: EngineConfig) -> dict[str, Any] | None:
 
 
 def uses_nixl(config: EngineConfig) -> bool:
-    """Whether prefilled blocks go from engine to engine by NIXL, and not by the host cache."""
+    """Whether NIXL transfers prefilled blocks from engine to engine, and not the host cache."""
     return bool(config.kv_role) and config.kv_transfer == "nixl"
