@@ -8,7 +8,7 @@ import time
 
 from dynamo_cli.config import ENGINE_ROLES, HostCacheConfig
 from dynamo_cli.host.proctitle import set_title
-from dynamo_cli.host_cache.below import Below
+from dynamo_cli.host_cache.disk_tier import DiskTier
 from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.publisher import Publisher
@@ -62,12 +62,12 @@ class HostCacheProcess:
                 holder(process.index, Tier.MEMORY), self._cache.blocks.holdings, self._switchboard
             )
         ]
-        self._below: Below | None = None
+        self._disk_tier: DiskTier | None = None
         if reach is not None:
             self._publishers.append(
                 Publisher(holder(process.index, Tier.REACH), reach, self._switchboard)
             )
-            self._below = Below(config, self._cache, reach, clock, self._switchboard.wake_by)
+            self._disk_tier = DiskTier(config, self._cache, reach, clock, self._switchboard.wake_by)
         self._decoder = Decoder(ToHostCache)
         self._searches: list[tuple[ProcessId, FindBlocks]] = []
         self._report_due_s = 0.0
@@ -80,15 +80,15 @@ class HostCacheProcess:
         self._switchboard.report(PhaseChange(Phase.READY))
         while not self._stopping:
             self.advance(self._timeout_s())
-        if self._below is not None:
-            self._below.close()
+        if self._disk_tier is not None:
+            self._disk_tier.close()
         self._switchboard.close()
 
     def _timeout_s(self) -> float | None:
         """How long the next round may wait for a message, seconds; None means without limit."""
         due = self._changed or self._cache.awaited or self._cache.rests
         timeout_s = STATS_INTERVAL_S if due else None
-        answer_ns = self._below.disk.waits.due_ns if self._below is not None else None
+        answer_ns = self._disk_tier.disk.waits.due_ns if self._disk_tier is not None else None
         if answer_ns is None:
             return timeout_s
         wait_s = max(answer_ns - time.monotonic_ns(), 0) / SECOND_NS
@@ -97,13 +97,13 @@ class HostCacheProcess:
     def advance(self, timeout_s: float | None) -> None:
         """Handle the messages that come within `timeout_s`, and do what is due by now."""
         self._switchboard.poll(timeout_s)
-        if self._below is not None:
-            self._changed |= self._below.take_done()
+        if self._disk_tier is not None:
+            self._changed |= self._disk_tier.take_done()
         self._answer()
         for engine, lent in self._cache.lend().items():
             self._switchboard.owe(engine, SlotsLent(slots.pack(lent)))
-        if self._below is not None:
-            self._below.begin()
+        if self._disk_tier is not None:
+            self._disk_tier.begin()
         for publisher in self._publishers:
             publisher.publish()
         self._report()
@@ -120,8 +120,8 @@ class HostCacheProcess:
             searches, self._searches = self._searches, []
             for engine, asked in searches:
                 self._find(engine, asked)
-        if self._below is not None:
-            for engine, name, found in self._below.disk.waits.answers():
+        if self._disk_tier is not None:
+            for engine, name, found in self._disk_tier.disk.waits.answers():
                 self._switchboard.owe(engine, BlocksFound(name, slots.pack(found)))
 
     def _find(self, engine: ProcessId, asked: FindBlocks) -> None:
@@ -130,9 +130,9 @@ class HostCacheProcess:
         found = self._cache.find(engine, name, keys)
         if found is None:
             return
-        if self._below is not None:
+        if self._disk_tier is not None:
             block_ns = asked.block_us * US_NS
-            if self._below.disk.search(engine, name, keys, found, block_ns):
+            if self._disk_tier.disk.search(engine, name, keys, found, block_ns):
                 return
         self._switchboard.owe(engine, BlocksFound(name, slots.pack(found)))
 
@@ -142,7 +142,7 @@ class HostCacheProcess:
         if not self._changed or now < self._report_due_s:
             return
         self._switchboard.send(FRONTEND, self._stats())
-        if self._below is not None and (block_s := self._below.disk.block_s) is not None:
+        if self._disk_tier is not None and (block_s := self._disk_tier.disk.block_s) is not None:
             self._switchboard.send(ROUTER, DiskReads(block_s, self._process.index))
         self._report_due_s = now + STATS_INTERVAL_S
         self._changed = False
@@ -165,7 +165,7 @@ class HostCacheProcess:
             refused_sends=self._switchboard.refused_sends(),
             sent_ns=time.monotonic_ns(),
             invalid=cache.invalid,
-            disk=self._below.disk.stats() if self._below is not None else None,
+            disk=self._disk_tier.disk.stats() if self._disk_tier is not None else None,
             machine=self._process.index,
         )
 
@@ -188,8 +188,8 @@ class HostCacheProcess:
             case OpenCache(slot_bytes, layout, reserve, busy):
                 if refusal := cache.open(peer, slot_bytes, layout, slots.unpack(busy), reserve):
                     self._switchboard.owe(peer, CacheRefused(refusal))
-                if self._below is not None:
-                    self._below.opened()
+                if self._disk_tier is not None:
+                    self._disk_tier.opened()
             case FindBlocks() as asked:
                 self._searches.append((peer, asked))
             case BlocksRead(request_id):
@@ -198,15 +198,15 @@ class HostCacheProcess:
             case BlocksWritten(keys, written, blocks, parents):
                 names = hashes.unpack(blocks), hashes.unpack(parents)
                 new = cache.wrote(peer, keys, slots.unpack(written), *names)
-                if self._below is not None:
-                    self._below.disk.stored(new)
+                if self._disk_tier is not None:
+                    self._disk_tier.disk.stored(new)
             case SlotsReturned(returned):
                 cache.returned(peer, slots.unpack(returned))
             case Resync():
                 self._resync()
             case Operate(call_id, closed=closed):  # operators can only reset it
-                if self._below is not None:
-                    self._below.disk.reset()
+                if self._disk_tier is not None:
+                    self._disk_tier.disk.reset()
                 self._switchboard.owe(peer, Operated(call_id, cache.reset(closed=closed)))
         self._changed = True
 
@@ -239,8 +239,8 @@ class HostCacheProcess:
             for peer, asked in self._searches
             if peer != engine or request_id not in (None, asked.name)
         ]
-        if self._below is not None:
-            self._below.disk.waits.forget(engine, request_id)
+        if self._disk_tier is not None:
+            self._disk_tier.disk.waits.forget(engine, request_id)
 
     def on_control(self, message: ToChild) -> None:
         """Do what the supervisor says."""

@@ -110,8 +110,8 @@ class NodeTable(Message, frozen=True):
 # -- supervisor -> outpost, in `Carry` -------------------------------------------------------
 
 
-class Muster(Message, frozen=True):
-    """End all links of all children, and answer with `Roll`.
+class ResetLinks(Message, frozen=True):
+    """End all links of all children, and answer with `LivingChildren`.
 
     Attributes:
         boot: the boot of the head's machine, as the kernel names it.
@@ -192,8 +192,8 @@ class Present(msgspec.Struct, array_like=True, frozen=True, gc=False):
     phase: str
 
 
-class Roll(Message, frozen=True):
-    """The answer to `Muster`: the children that live.
+class LivingChildren(Message, frozen=True):
+    """The answer to `ResetLinks`: the children that live.
 
     Attributes:
         outpost: a name that no other start of an outpost has.
@@ -283,6 +283,6 @@ class NodesOffered(Message, frozen=True):
 
 
 FromSupervisor = (
-    Muster | StartChild | SignalChild | TellChild | JoinChild | JoinBeside | PartChild | Beat
+    ResetLinks | StartChild | SignalChild | TellChild | JoinChild | JoinBeside | PartChild | Beat
 )
-FromOutpost = Roll | ChildTold | ChildWrote | ChildGone | Beat
+FromOutpost = LivingChildren | ChildTold | ChildWrote | ChildGone | Beat

@@ -31,13 +31,13 @@ from dynamo_cli.messages.cluster import (
     FromSupervisor,
     JoinBeside,
     JoinChild,
-    Muster,
+    LivingChildren,
     PartChild,
     Present,
     RelayCut,
     RelayDown,
     RelayUp,
-    Roll,
+    ResetLinks,
     SignalChild,
     StartChild,
     TellChild,
@@ -92,7 +92,7 @@ class Outpost:
         self._waiting: dict[ProcessId, LocalChild] = {}
         self._restarts = {one: Restarts(RestartPolicy()) for one in OWN}
         self._shift_ns = 0
-        self._mustered = False
+        self._links_reset = False
         self._lines = 0
         self._look_s = post.timeouts.beat_s / 2
         self._awake = AwakeClock(self._look_s, time.monotonic)
@@ -133,7 +133,7 @@ class Outpost:
         """How long the head may be silent, seconds: longer until it was heard for the first time,
         and while the relay is not ready."""
         timeouts = self._post.timeouts
-        can_hear = self._mustered and self._children[RELAY].phase is Phase.READY
+        can_hear = self._links_reset and self._children[RELAY].phase is Phase.READY
         return timeouts.headless_s if can_hear else timeouts.join_s
 
     def _on_bug(self, what: str, trace: list[str]) -> None:
@@ -244,8 +244,8 @@ class Outpost:
         match message:
             case Beat():
                 self._tell(message)
-            case Muster(boot, now_ns):
-                self._muster(boot, now_ns)
+            case ResetLinks(boot, now_ns):
+                self._reset_links(boot, now_ns)
             case StartChild(process, start, forked):
                 self._start(ProcessId.parse(process), pickle.loads(start), forked=forked)
             case JoinChild(process, peer, generation):
@@ -267,8 +267,8 @@ class Outpost:
             child.move_to(message.phase)  # only ready children are asked for signs of life
         child.control.send(message)
 
-    def _muster(self, boot: str, now_ns: int) -> None:
-        self._mustered = True
+    def _reset_links(self, boot: str, now_ns: int) -> None:
+        self._links_reset = True
         self._shift_ns = 0 if boot == BOOT.read_text().strip() else now_ns - time.monotonic_ns()
         self._part_all("the head has missed messages")
         present = [
@@ -276,7 +276,7 @@ class Outpost:
             for child in self._others()
             if child.process != ZYGOTE
         ]
-        self._tell(Roll(self._name, os.getpid(), present, self._lines))
+        self._tell(LivingChildren(self._name, os.getpid(), present, self._lines))
 
     def _start(self, process: ProcessId, start: Start, *, forked: bool) -> None:
         try:

@@ -43,14 +43,14 @@ class NodeCounts:
         """The relays have lost frames or their connection."""
         self._cuts += 1
 
-    def line(self, number: int, *, mustering: bool) -> None:
+    def line(self, number: int, *, resetting: bool) -> None:
         """A line of the node's log has come.
 
         Args:
             number: its number in the life of the outpost.
-            mustering: whether it is not known yet which life that is.
+            resetting: whether it is not known yet which life that is.
         """
-        if mustering:
+        if resetting:
             self._early_lines += 1
             return
         self._lost_lines += max(number - self._last_line - 1, 0)

@@ -25,7 +25,7 @@ from dynamo_cli.messages.cluster import (
     ChildTold,
     ChildWrote,
     FromOutpost,
-    Muster,
+    LivingChildren,
     NodeTable,
     OutpostEnded,
     PlaceOutpost,
@@ -33,7 +33,7 @@ from dynamo_cli.messages.cluster import (
     RelayCut,
     RelayJoined,
     RelayStats,
-    Roll,
+    ResetLinks,
 )
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.relay.wire import key_pair
@@ -82,7 +82,7 @@ class NodeHandle:
     Attributes:
         index: its position in the plan, which is also the number of its relay.
         joined: whether both ends of its relay are connected.
-        mustering: whether its outpost has been asked who is there, and has not answered yet.
+        resetting: whether its outpost has been asked who is there, and has not answered yet.
         up: whether its outpost answers.
         placed: whether Ray was asked to start its outpost, which has not ended since.
         heard_s: when its outpost was heard last, by the time that the head was awake.
@@ -97,7 +97,7 @@ class NodeHandle:
         self.relay_id = ProcessId(Role.RELAY, index)
         self.head_keys, self.node_keys = key_pair(), key_pair()
         self.port = 0
-        self.up = self.joined = self.mustering = False
+        self.up = self.joined = self.resetting = False
         self.outpost = ""
         self.heard_s: float | None = None
         self.placed = False
@@ -180,7 +180,7 @@ class Nodes:
                 self._on_cut(node, "the relay has connected again")
                 node.counts.joined()
                 node.joined, node.heard_s = True, self._awake.now()
-                self._muster(node)
+                self._reset_links(node)
             case RelayCut(reason):
                 node.joined = False
                 node.counts.cut()
@@ -190,9 +190,9 @@ class Nodes:
             case Carry(payload):
                 self._on_outpost(node, self._decoder(payload))
 
-    def _muster(self, node: NodeHandle) -> None:
-        node.mustering = True
-        node.tell(Muster(self._boot, time.monotonic_ns()))
+    def _reset_links(self, node: NodeHandle) -> None:
+        node.resetting = True
+        node.tell(ResetLinks(self._boot, time.monotonic_ns()))
 
     def on_exit(self, process: ProcessId) -> None:
         """A relay, or the process that speaks with Ray, has ended."""
@@ -258,14 +258,14 @@ class Nodes:
     def _on_outpost(self, node: NodeHandle, message: Any) -> None:
         node.heard_s = self._awake.now()
         if isinstance(message, ChildWrote):
-            node.counts.line(message.number, mustering=node.mustering)
+            node.counts.line(message.number, resetting=node.resetting)
         match message:
             case Beat():
                 node.counts.answered(message, time.monotonic())
-                if not node.up and not node.mustering:
-                    self._muster(node)
-            case Roll(outpost, _, children, lines):
-                node.mustering = False
+                if not node.up and not node.resetting:
+                    self._reset_links(node)
+            case LivingChildren(outpost, _, children, lines):
+                node.resetting = False
                 node.counts.rolled(lines, anew=outpost != node.outpost)
                 present = {one.process: one.phase for one in children}
                 for child in self._tree.children_of(node.machine.name):

@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 from dynamo_cli.config import DiskCacheConfig, HostCacheConfig
 from dynamo_cli.host.memory_file import MemoryFile
-from dynamo_cli.host_cache.below import Below
 from dynamo_cli.host_cache.disk import DiskJob, Done
 from dynamo_cli.host_cache.disk_file import DiskFile
+from dynamo_cli.host_cache.disk_tier import DiskTier
 from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.kv.holdings import Holdings
 from dynamo_cli.topology import ProcessId, Role
@@ -93,7 +93,7 @@ def _asked(folder: str | None) -> Callable[[int], None]:
     cache.open(ONE, slot_bytes, "flat")
     below = None
     if reach is not None:
-        below = Below(config, cache, reach, time.monotonic_ns, lambda _: None)
+        below = DiskTier(config, cache, reach, time.monotonic_ns, lambda _: None)
         below.opened()
     for first in range(0, slots, 100):
         lent = cache.lend()[ONE] if not first else sorted(cache._engines[ONE].lent)

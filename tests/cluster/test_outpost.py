@@ -18,13 +18,13 @@ from dynamo_cli.messages.cluster import (
     ChildWrote,
     JoinBeside,
     JoinChild,
-    Muster,
+    LivingChildren,
     PartChild,
     Present,
     RelayCut,
     RelayDown,
     RelayUp,
-    Roll,
+    ResetLinks,
     TellChild,
 )
 from dynamo_cli.messages.lifecycle import (
@@ -58,8 +58,8 @@ def test_a_worker_that_the_head_found_ready_is_asked_for_signs_of_life() -> None
         node.hear(TellChild(WORKER.name, encode(SetPhase(Phase.READY))))
         node.outpost._watching._look()
         assert node.worker.got == [SetPhase(Phase.READY), Ping()]
-        node.hear(Muster("", 0))  # it is probed once more after its links were made anew
-        assert node.told(Roll)[0].children == [Present(WORKER.name, 1, Phase.PROBING)]
+        node.hear(ResetLinks("", 0))  # it is probed once more after its links were made anew
+        assert node.told(LivingChildren)[0].children == [Present(WORKER.name, 1, Phase.PROBING)]
 
     asyncio.run(scenario())
 
@@ -91,7 +91,7 @@ def test_a_child_whose_end_is_not_handled_yet_gets_no_link() -> None:
     asyncio.run(scenario())
 
 
-def test_two_children_are_joined_without_the_relay_and_parted_by_a_muster() -> None:
+def test_two_children_are_joined_without_the_relay_and_parted_by_a_reset() -> None:
     async def scenario() -> None:
         node = Node()
         cache = FakeChild(ProcessId(Role.HOST_CACHE, 1), node.outpost)
@@ -100,7 +100,7 @@ def test_two_children_are_joined_without_the_relay_and_parted_by_a_muster() -> N
         assert node.worker.got == [LinkUp("host cache 1", 5)]
         assert cache.got == [LinkUp("worker 0", 5)]
         assert not any(isinstance(one, RelayUp) for one in node.relay.got)
-        node.hear(Muster("", 0))
+        node.hear(ResetLinks("", 0))
         parted = [
             [one for one in child.got if isinstance(one, LinkDown)]
             for child in (node.worker, cache)
@@ -126,7 +126,7 @@ def test_the_host_cache_is_told_of_the_end_of_an_engine_after_that_of_its_link()
         cache = FakeChild(ProcessId(Role.HOST_CACHE, 1), node.outpost)
         node.outpost._children[cache.process] = cache  # type: ignore[assignment]
         node.hear(JoinBeside(WORKER.name, cache.process.name, 5))
-        node.hear(Muster("", 0))
+        node.hear(ResetLinks("", 0))
         assert [type(one) for one in told_of_links(cache)] == [LinkDown]
         node.hear(JoinBeside(WORKER.name, cache.process.name, 6))
         told_of_links(node.worker)
@@ -180,8 +180,8 @@ def test_an_outpost_that_was_stopped_itself_gives_the_head_time(
     asyncio.run(asyncio.wait_for(scenario(), 20))
 
 
-@pytest.mark.parametrize("message", [RelayCut("cut"), Carry(encode(Muster("", 0)))])
-def test_a_cut_and_a_muster_part_all_links(message: Any) -> None:
+@pytest.mark.parametrize("message", [RelayCut("cut"), Carry(encode(ResetLinks("", 0)))])
+def test_a_cut_and_a_reset_part_all_links(message: Any) -> None:
     async def scenario() -> None:
         node = Node()
         node.link(7)
@@ -217,7 +217,7 @@ def test_without_the_head_it_ends_with_its_children(
         node = Node(beat_s=0.01, **({"headless_s": 0.1} if heard else {"join_s": 0.1}))
         if heard:
             node.outpost.on_report(node.relay, PhaseChange(Phase.READY), ())
-            node.hear(Muster("", 0))
+            node.hear(ResetLinks("", 0))
         assert await run(node, monkeypatch) == NO_HEAD
         assert not node.worker.alive
 
@@ -247,7 +247,7 @@ def test_an_unexpected_error_ends_it(monkeypatch: pytest.MonkeyPatch, where: str
 def test_the_head_has_time_to_be_heard_when_the_relay_is_up_again() -> None:
     async def scenario() -> None:
         node = Node()
-        node.hear(Muster("", 0))
+        node.hear(ResetLinks("", 0))
         node.outpost._heard_s = silent_since_s = -3600.0
         node.outpost.on_report(node.relay, PhaseChange(Phase.READY), ())
         assert node.outpost._heard_s > silent_since_s
@@ -264,8 +264,8 @@ def test_the_next_process_of_a_child_is_not_taken_for_the_last_one() -> None:
         node.outpost.on_exit(node.worker, -9)
         assert not node.outpost._waiting
         node.outpost._children[WORKER] = FakeChild(WORKER, node.outpost)  # type: ignore[assignment]
-        node.hear(Muster("", 0))
-        assert node.told(Roll)[0].children == [Present(WORKER.name, 1, Phase.STARTING)]
+        node.hear(ResetLinks("", 0))
+        assert node.told(LivingChildren)[0].children == [Present(WORKER.name, 1, Phase.STARTING)]
 
     asyncio.run(scenario())
 
@@ -288,8 +288,8 @@ def test_the_outpost_speaks_for_its_own_children() -> None:
     async def scenario() -> None:
         node = Node()
         node.outpost._children[ZYGOTE] = FakeChild(ZYGOTE, node.outpost)  # type: ignore[assignment]
-        node.hear(Muster("", 0))
-        assert [one.process for one in node.told(Roll)[0].children] == [WORKER.name]
+        node.hear(ResetLinks("", 0))
+        assert [one.process for one in node.told(LivingChildren)[0].children] == [WORKER.name]
         for child in (node.relay, node.worker):
             node.outpost.on_log(child, OutputLine("INFO", "text"))
         wrote = [(one.process, one.number) for one in node.told(ChildWrote)]

@@ -15,8 +15,8 @@ import pytest
 from dynamo_cli.config import Device, WorkerConfig
 from dynamo_cli.messages.cluster import (
     ChildGone,
-    Muster,
-    Roll,
+    LivingChildren,
+    ResetLinks,
     StartChild,
 )
 from dynamo_cli.outpost import process
@@ -58,7 +58,9 @@ def test_a_child_gets_the_path_the_gpus_and_the_clock_of_its_node(
         node = Node()
         engine = replace(ENGINE, path="/here", devices=GPUS)
         node.outpost._post = replace(node.outpost._post, engine=engine)
-        node.hear(Muster(boot or process.BOOT.read_text().strip(), time.monotonic_ns() + HOUR_NS))
+        node.hear(
+            ResetLinks(boot or process.BOOT.read_text().strip(), time.monotonic_ns() + HOUR_NS)
+        )
         config = WorkerConfig(replace(ENGINE, devices=(Device("1", "node-b/1"),)), False)
         given = pickle.dumps(Start(WORKER, config, "INFO"))
         node.hear(StartChild(WORKER.name, given, False))
@@ -121,7 +123,7 @@ def test_a_child_that_cannot_be_started_is_not_there(monkeypatch: pytest.MonkeyP
         node.hear(StartChild(one.name, pickle.dumps(Start(one, CACHE, "INFO")), False))
         (gone,) = node.told(ChildGone)
         assert gone.failure[1].startswith("it cannot be started: ")
-        node.hear(Muster("", 0))
-        assert [one.process for one in node.told(Roll)[0].children] == [WORKER.name]
+        node.hear(ResetLinks("", 0))
+        assert [one.process for one in node.told(LivingChildren)[0].children] == [WORKER.name]
 
     asyncio.run(scenario())

@@ -18,7 +18,7 @@ from typing import Any
 from dynamo_cli.config import DiskCacheConfig, EngineConfig, HostCacheConfig
 from dynamo_cli.engines.vllm.options import environment
 from dynamo_cli.host.memory_file import MemoryFile
-from dynamo_cli.host_cache.below import Below
+from dynamo_cli.host_cache.disk_tier import DiskTier
 from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.kv import hashes, slots
 from dynamo_cli.kv.hashes import ROOT
@@ -61,7 +61,7 @@ class Link:
         self.cache = HostCache(SIZE_BYTES, time.monotonic_ns)
         self.cache.all_linked()
         self.client = client
-        self.below: Below | None = None
+        self.disk_tier: DiskTier | None = None
         self.on_disk = 0
         self._folder, self._memory = disk, memory
         self._dice = dice
@@ -76,24 +76,24 @@ class Link:
             case OpenCache(size, layout, reserve, busy):
                 self._make(size)
                 assert not self.cache.open(ME, size, layout, slots.unpack(busy), reserve)
-                if self.below is not None:
-                    self.below.opened()
-                    assert not self.below.disk.off
+                if self.disk_tier is not None:
+                    self.disk_tier.opened()
+                    assert not self.disk_tier.disk.off
             case FindBlocks(name, keys):
                 found = self.cache.find(ME, name, keys)
-                if self.below is None or not self.below.disk.search(
+                if self.disk_tier is None or not self.disk_tier.disk.search(
                     ME, name, keys, found, SECOND_NS
                 ):
                     self._down.append(BlocksFound(name, slots.pack(found)))
             case BlocksRead(name):
-                if self.below is not None:
-                    self.below.disk.waits.forget(ME, name)
+                if self.disk_tier is not None:
+                    self.disk_tier.disk.waits.forget(ME, name)
                 self.cache.read(ME, name)
             case BlocksWritten(keys, written, blocks, parents):
                 packed = slots.unpack(written), hashes.unpack(blocks), hashes.unpack(parents)
                 new = self.cache.wrote(ME, keys, *packed)
-                if self.below is not None:
-                    self.below.disk.stored(new)
+                if self.disk_tier is not None:
+                    self.disk_tier.disk.stored(new)
             case SlotsReturned(returned):
                 self.cache.returned(ME, slots.unpack(returned))
         return True
@@ -108,34 +108,34 @@ class Link:
             config = HostCacheConfig(HOST_BLOCKS * slot_bytes, self._memory, disk=disk)
             reach = Holdings(0)
             self.cache = HostCache(config.size_bytes, time.monotonic_ns, reach)
-            self.below = Below(config, self.cache, reach, time.monotonic_ns, lambda _: None)
+            self.disk_tier = DiskTier(config, self.cache, reach, time.monotonic_ns, lambda _: None)
         self.cache.all_linked()
 
     def end(self) -> None:
         """End the copies of a process that dies, as the system does."""
-        if self.below is not None:
-            self.on_disk += self.below.disk.stats().found
-            if self.below._file is not None:
-                self.below._file.close(wait=True)
+        if self.disk_tier is not None:
+            self.on_disk += self.disk_tier.disk.stats().found
+            if self.disk_tier._file is not None:
+                self.disk_tier._file.close(wait=True)
 
     def _forget(self) -> None:
         """Let the memory drop all that is on disk, so that all that is found comes from there."""
-        assert self.below is not None
-        if not self.below.disk._copies and not self.below.disk._queue:
+        assert self.disk_tier is not None
+        if not self.disk_tier.disk._copies and not self.disk_tier.disk._queue:
             while (slot := self.cache.blocks.evict()) is not None:
                 self.cache._free.append(slot)
 
     def step(self, *, late: bool = True) -> None:
         """Deliver some of what is on its way."""
-        if self.below is not None:
-            self.below.take_done()
+        if self.disk_tier is not None:
+            self.disk_tier.take_done()
             self._forget()
-            for _, name, found in self.below.disk.waits.answers():
+            for _, name, found in self.disk_tier.disk.waits.answers():
                 self._down.append(BlocksFound(name, slots.pack(found)))
         for lent in self.cache.lend().values():
             self._down.append(SlotsLent(slots.pack(lent)))
-        if self.below is not None:
-            self.below.begin()
+        if self.disk_tier is not None:
+            self.disk_tier.begin()
         while self._down and not (late and self.late and self._dice.random() < 0.3):
             self.client.apply(self._down.popleft())
 
@@ -271,7 +271,7 @@ class Driver:
 
     def _reset(self, prompt: list[int]) -> dict[str, Any]:
         """Reset everything, and run a prompt that was known before: what is found and stored."""
-        if self.link is None or self.link.below is not None:
+        if self.link is None or self.link.disk_tier is not None:
             return {}
         order = Operate(1, Operation.RESET_PREFIX_CACHE)
         self.link.cache.reset(closed=True)
@@ -298,7 +298,7 @@ class Driver:
         if self.link is None:
             return {}
         self.link.step(late=False)
-        while self.link.below is not None and self.link.below.disk._copies:
+        while self.link.disk_tier is not None and self.link.disk_tier.disk._copies:
             self.link.step(late=False)
         self.link.end()
         cache, copies = self.link.cache, self.link.client.copies(0, prefill=False)
@@ -317,7 +317,7 @@ class Driver:
             "reachable": sum(map(self._reachable, cache.blocks._by_hash)),
             "slots": [cache.free + cache.lent + len(cache.blocks), cache.busy],
             "on_disk": self.link.on_disk,
-            "disk": self.link.below.disk.stats().dropped if self.link.below else {},
+            "disk": self.link.disk_tier.disk.stats().dropped if self.link.disk_tier else {},
         }
 
 

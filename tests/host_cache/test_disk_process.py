@@ -101,8 +101,8 @@ class Scene(Middle[HostCacheProcess]):
 
     @property
     def disk(self):  # type: ignore[no-untyped-def]
-        assert self.process._below is not None
-        return self.process._below.disk
+        assert self.process._disk_tier is not None
+        return self.process._disk_tier.disk
 
     @property
     def stats(self) -> DiskStats:
@@ -138,7 +138,7 @@ def hang(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def go_on() -> None:
         monkeypatch.undo()
         for job in held:
-            scene.process._below._file.begin(job)  # type: ignore[union-attr]
+            scene.process._disk_tier._file.begin(job)  # type: ignore[union-attr]
 
     return go_on
 
@@ -161,7 +161,7 @@ def test_the_folder_stays_empty_and_the_file_is_private(scene: Scene, tmp_path: 
     """So nothing is left of it after kill -9, and no other server can read half a block."""
     scene.write(1)
     assert list(tmp_path.iterdir()) == []
-    file = scene.process._below._file._file  # type: ignore[union-attr]
+    file = scene.process._disk_tier._file._file  # type: ignore[union-attr]
     assert os.fstat(file).st_nlink == 0
     assert os.fstat(file).st_mode & 0o077 == 0
 
@@ -176,7 +176,7 @@ def test_the_oldest_block_makes_room_on_disk(scene: Scene) -> None:
 def test_a_block_that_was_damaged_is_not_found(scene: Scene) -> None:
     scene.write(*range(1, 15))
     place = scene.disk.blocks.get((1).to_bytes(8)).slot
-    file = scene.process._below._file._file  # type: ignore[union-attr]
+    file = scene.process._disk_tier._file._file  # type: ignore[union-attr]
     page = scene.memory[:SLOT_BYTES]
     os.pwrite(file, page, place * SLOT_BYTES)
     found = scene.find(1, 2)
@@ -256,7 +256,7 @@ def test_the_end_of_a_copy_is_told(scene: Scene, monkeypatch: pytest.MonkeyPatch
 def test_at_the_end_no_more_copies_begin(scene: Scene) -> None:
     scene.control.send(Stop())
     scene.process.run()
-    file = scene.process._below._file  # type: ignore[union-attr]
+    file = scene.process._disk_tier._file  # type: ignore[union-attr]
     with pytest.raises(RuntimeError, match="shutdown"):
         file.begin(DiskJob(write=True, number=1, slot=0, place=0))
 

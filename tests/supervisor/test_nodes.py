@@ -18,7 +18,7 @@ from dynamo_cli.messages.cluster import (
     Carry,
     ChildWrote,
     FromSupervisor,
-    Muster,
+    LivingChildren,
     NodeState,
     NodeTable,
     OutpostEnded,
@@ -28,7 +28,7 @@ from dynamo_cli.messages.cluster import (
     RelayCut,
     RelayJoined,
     RelayStats,
-    Roll,
+    ResetLinks,
 )
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.serve_config import ServeConfig
@@ -114,7 +114,7 @@ class Run:
 
     def roll(self, *workers: int, outpost: str = "first", lines: int = 0) -> None:
         there = [Present(f"worker {one}", 1, "probing") for one in workers]
-        self.say(Roll(outpost, 7, there, lines))
+        self.say(LivingChildren(outpost, 7, there, lines))
 
     def join(self) -> None:
         self.report(RelayBound(4711))
@@ -159,7 +159,7 @@ def test_an_outpost_is_placed_once_its_relay_listens_and_is_up_once_it_has_answe
     assert (head.public, head.other) == (post.relay.other, post.relay.public)
     assert head.secret != post.relay.secret
     run.report(RelayJoined())
-    assert run.told(Muster) == 1
+    assert run.told(ResetLinks) == 1
     assert not run.up
     run.roll(0, 1)
     assert run.up
@@ -190,7 +190,7 @@ def test_a_node_that_gets_into_the_plan_later_has_a_relay_and_an_outpost_of_its_
     assert (placed.node, placed.machine, Post.load(placed.post).node) == (1, late, "late")
 
 
-def test_a_silent_node_is_lost_and_mustered_when_it_answers_again(
+def test_a_silent_node_is_lost_and_asked_when_it_answers_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = Run(monkeypatch)
@@ -206,7 +206,7 @@ def test_a_silent_node_is_lost_and_mustered_when_it_answers_again(
     assert run.downs == [f"{NAME} has been silent for 3 s"]
     run.say(Beat(7))
     run.say(Beat(8))
-    assert run.told(Muster) == 2  # it is asked once only
+    assert run.told(ResetLinks) == 2  # it is asked once only
     run.roll(0)
     assert run.up
     assert [bool(worker.why) for worker in run.workers] == [False, True]

@@ -42,7 +42,7 @@ STAGES = {
     "pushed": "given to the prefill queue",
     "leased": "a prefill worker took it",
     "prefilled": "its blocks were there",
-    "queued": "its engine had it",
+    "queued": "its engine queued it",
     "scheduled": "its engine began",
     "first_token": "first token",
     "first_byte": "first token was sent on",

@@ -15,7 +15,7 @@ from dynamo_cli.kv.holdings import Holdings
 logger = logging.getLogger(__name__)
 
 
-class Below:
+class DiskTier:
     """The tier on disk.
 
     Args:
