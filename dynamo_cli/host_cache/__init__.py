@@ -6,5 +6,5 @@ write (`SlotsLent`). It tells the router which blocks it holds (`KvEvents`). The
 copy the blocks.
 Open `state.py` first, the pure state; `blocks.py` has the order of eviction, and `process.py` is
 the loop around both. With a tier on disk, `disk.py` decides what is written and read,
-`disk_file.py` has the threads that do it, and `below.py` joins the two.
+`disk_file.py` has the threads that do it, and `disk_tier.py` joins the two.
 """
