@@ -132,7 +132,7 @@ def test_a_run_with_its_dashboard_from_start_to_end() -> None:
             below = children_of(terminal.pid)
             terminal.keys("C-c")
             # The terminal is restored, and the rest comes as plain lines.
-            terminal.wait_for("for running requests")
+            terminal.wait_for("waiting up to")
             terminal.keys("C-c")
             end = terminal.wait_for("exit code", 20.0)
         assert "exit code 130" in end

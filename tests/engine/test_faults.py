@@ -32,5 +32,5 @@ def test_a_step_that_fails_for_one_request_fails_that_one() -> None:
     assert result["refused"] == [[why, why], {}]
     assert result["copies"] == [True, False], "nobody would be told which of them have ended"
     assert result["unnamed"] == "nobody is to blame"
-    assert "these requests: a-request, b-request, c-request" in log
+    assert "with these requests failed: a-request, b-request, c-request" in log
     assert result["naps"] == 0  # no step with outputs has waited
