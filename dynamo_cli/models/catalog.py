@@ -21,7 +21,7 @@ from dynamo_cli.models.folder import models_root
 from dynamo_cli.models.progress import OnProgress, Progress
 
 # Folders in our cache. The number at the end is the version of their contents.
-DEMO = "smollm2-135m-instruct-1"
+DEMO = "smollm2-135m-instruct-2"
 TINY = "tiny-1"
 # A folder with one of these files is a model, in Hugging Face's format or in Mistral's.
 CONFIGS = (soundness.CONFIG, soundness.MISTRAL_CONFIG)

@@ -45,8 +45,18 @@ class SpecialTokens:
     pad: str
 
 
-def write_config(folder: Path, shape: LlamaShape, ids: Mapping[str, int]) -> None:
-    """Write ``config.json`` and ``generation_config.json``; `ids` has the ids of special tokens."""
+def write_config(
+    folder: Path,
+    shape: LlamaShape,
+    ids: Mapping[str, int],
+    sampling: Mapping[str, float] | None = None,
+) -> None:
+    """Write ``config.json`` and ``generation_config.json``.
+
+    Args:
+        ids: the ids of special tokens.
+        sampling: parameters for requests that do not name their own, such as ``temperature``.
+    """
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -68,7 +78,7 @@ def write_config(folder: Path, shape: LlamaShape, ids: Mapping[str, int]) -> Non
         **ids,
     }
     _write_json(folder / "config.json", config)
-    _write_json(folder / "generation_config.json", dict(ids))
+    _write_json(folder / "generation_config.json", {**ids, **(sampling or {})})
 
 
 def write_tokenizer(

