@@ -57,6 +57,13 @@ REACHED: dict[str, tuple[str, ...]] = {
     "vllm.v1.core.sched.output.SchedulerOutput": (
         *("scheduled_new_reqs", "num_scheduled_tokens", "total_num_scheduled_tokens"),
     ),
+    "vllm.v1.kv_offload.cpu.gpu_worker.CPUOffloadingWorker": ("_store_handler", "_load_handler"),
+    "vllm.v1.kv_offload.cpu.gpu_worker.SingleDirectionOffloadingHandler": (
+        *("_transfer_events", "_fill_group_ops"),
+        "_fill_direct_ops(_, group_src=1, group_dst=1, group_size=1, src_skip_count=1, "
+        "dst_skip_count=1, all_src=1, all_dst=1, all_sizes=1, op_idx=1)",
+        *("layer_refs_per_group", "src_tensors", "dst_tensors"),
+    ),
     "vllm.v1.executor.uniproc_executor.UniProcExecutor": ("driver_worker", "_distributed_args()"),
     "vllm.v1.worker.startup_plan": ("compute_plan_fingerprint",),
     "vllm.lora.ops.torch_ops.lora_ops": ("bgmv_shrink(_, _, _, _, _)",),
