@@ -152,6 +152,7 @@ async def draw(scene: Scene, size: tuple[int, int]) -> str:
         before = ""
         while True:  # a table that was drawn before it had its size scrolls when it is drawn again
             app._update()
+            app.screen.refresh(layout=True)  # a scroll bar may not have heard of it yet
             await pilot.pause()
             drawn = tidied(app.export_screenshot(title="dynamo-llm"))
             if drawn == before:

@@ -181,6 +181,11 @@ class Table(ScrollView, Generic[T], can_focus=True):
             self._scroll(self.scroll_y + now - before)
         self.refresh()
 
+    def watch_show_vertical_scrollbar(self, shown: bool) -> None:
+        """Tell a bar that appears after the table was scrolled where the table is."""
+        if shown:
+            self.vertical_scrollbar.position = self.scroll_y
+
     def _scroll(self, line: float) -> None:
         """Scroll to a line, even if there is no scroll bar yet."""
         self.scroll_to(y=line, animate=False, immediate=True, force=True)
