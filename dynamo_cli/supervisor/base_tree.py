@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -43,6 +44,7 @@ from dynamo_cli.supervisor.listening import ListeningSockets
 from dynamo_cli.supervisor.local_child import LocalChild
 from dynamo_cli.supervisor.log_fanout import LogFanout
 from dynamo_cli.supervisor.logs import OutputLine
+from dynamo_cli.supervisor.not_started import NotStarted
 from dynamo_cli.supervisor.orphans import Orphans
 from dynamo_cli.supervisor.retirement import Retirements
 from dynamo_cli.supervisor.revival import NO_ZYGOTE, WAITS, Restarts, next_step, was_killed
@@ -70,6 +72,7 @@ class Tree:
         self._retirements = Retirements(config.drain_timeout_s, STOP_TIMEOUT_S)
         self._listening = ListeningSockets()
         self._has_served = False
+        self._not_started = NotStarted()
         self._orphans = Orphans(self._alive_here)
         self._deaths = DeathLog(self._log_fanout.notice, asyncio.get_running_loop().call_later)
         self._watching = Watching(config.worker_timeout_s, self._alive)
@@ -361,7 +364,13 @@ class Tree:
         table = [
             child.state(self._restarts[process].count) for process, child in self._children.items()
         ]
-        verdict = self._verdict()
+        if self._ending.begun:
+            verdict = Verdict(False, "shutting down")
+        else:
+            planned = self._config.tree()
+            missing = ((one, self._awaits(one)) for one in planned if one not in self._children)
+            table += self._not_started.rows(self._config, missing, time.monotonic_ns())
+            verdict = judge(table)
         frontend = self._children.get(FRONTEND)
         if frontend is not None and frontend.alive:
             serves = (verdict.serving, verdict.reason)
@@ -379,12 +388,10 @@ class Tree:
             url, has_keys = self._children[FRONTEND].reason, bool(self._config.frontend.api_keys)
             self._log_fanout.serving(url, has_keys=has_keys)
 
+    def _awaits(self, process: ProcessId) -> str:
+        """What the first start of a process waits for, in words for people."""
+        return WAITS if self._needs_zygote(process) else ""
+
     def _offered(self) -> dict[str, int]:
         """Nodes that could be used too, with their free GPUs."""
         return {}
-
-    def _verdict(self) -> Verdict:
-        table = [child.state(0) for child in self._children.values()]
-        if self._ending.begun:
-            return Verdict(False, "shutting down")
-        return judge(table)

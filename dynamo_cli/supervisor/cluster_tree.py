@@ -60,7 +60,11 @@ class ClusterSupervisor(Supervisor):
             if process == CLUSTER:
                 self._nodes.place()
         elif (child := self._children.get(process)) is not None:
-            child.move_to(Phase.BACKOFF, f"waiting for {node}")
+            child.move_to(Phase.BACKOFF, self._awaits(process))
+
+    def _awaits(self, process: ProcessId) -> str:
+        node = self._node_of(process)
+        return f"waiting for {node}" if node else super()._awaits(process)
 
     def _make(self, start: Start) -> Child:
         node = self._node_of(start.process)

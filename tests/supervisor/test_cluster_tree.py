@@ -11,11 +11,11 @@ import pytest
 
 from dynamo_cli.errors import ChildFailed
 from dynamo_cli.messages.cluster import ChildGone, JoinBeside, NodeTable, RelayDown, TellChild
-from dynamo_cli.messages.lifecycle import STALLED, LinkUp, Phase
+from dynamo_cli.messages.lifecycle import STALLED, LinkUp, Phase, ProcessState
 from dynamo_cli.supervisor.child import Start
 from dynamo_cli.supervisor.cluster_tree import ClusterSupervisor
 from dynamo_cli.supervisor.remote_child import RemoteChild
-from dynamo_cli.supervisor.revival import Restarts
+from dynamo_cli.supervisor.revival import WAITS, Restarts
 from dynamo_cli.topology import FRONTEND, ROUTER, ProcessId, Role
 from tests.cluster.test_plan import planned
 from tests.supervisor.test_remote_child import Way
@@ -29,7 +29,8 @@ class Run:
     """A supervisor with a worker on another node; make it in a running loop."""
 
     def __init__(self) -> None:
-        view: Any = SimpleNamespace(notice=lambda *_: None, processes=lambda table: None)
+        self.tables: list[list[ProcessState]] = []
+        view: Any = SimpleNamespace(notice=lambda *_: None, processes=self.tables.append)
         config = planned(1, workers="1", router="kv", host_cache="1GiB")
         self.tree = ClusterSupervisor(config, view)
         self.way = Way()
@@ -144,6 +145,30 @@ def test_a_worker_of_a_node_that_is_lost_waits_for_it() -> None:
         run.tree._start(WORKER)
         assert (run.worker.phase, run.worker.reason) == (Phase.BACKOFF, f"waiting for {NODE}")
         assert run.tree._children[WORKER] is run.worker
+
+    in_a_run(scenario)
+
+
+def test_the_table_shows_what_was_not_started_yet_and_what_it_waits_for() -> None:
+    """Else a server would seem whole while it waits for workers of a node."""
+
+    def scenario(run: Run) -> None:
+        del run.tree._children[WORKER], run.tree._restarts[WORKER]
+        run.tree._publish()
+        run.tree._publish()
+        first, again = ({row.name: row for row in table} for table in run.tables)
+        processor = ProcessId(Role.PROCESSOR, 0)
+        for process, reason in ((WORKER, f"waiting for {NODE}"), (processor, WAITS)):
+            row = first[process.name]
+            assert (row.phase, row.reason, row.pid) == (Phase.STARTING, reason, 0)
+        assert first.keys() == {process.name for process in run.tree._config.tree()}
+        assert again == first, "since when does not change"
+        assert first[WORKER.name].node == NODE
+
+        run.tree._children[WORKER] = run.worker
+        run.tree._restarts[WORKER] = Restarts(run.tree._config.restart)
+        run.tree._publish()
+        assert [row.reason for row in run.tables[-1] if row.name == WORKER.name] == [""]
 
     in_a_run(scenario)
 
