@@ -1,4 +1,5 @@
-"""Compares vLLM's own server with ours: same model and engine options, measured alternately.
+"""Compares vLLM's own server with ours: same model and engine options, measured alternately. One is
+paused while the other is measured.
 
     python -m tests.benchmarks.serve [--model tiny] [--rounds 5] [--only start,load,...] [--aa]
                                      [--rust]
@@ -20,7 +21,7 @@ import uvloop
 
 from dynamo_cli.models import catalog
 from tests.benchmarks import load
-from tests.benchmarks.servers import OURS, RUST, THEIRS, Running
+from tests.benchmarks.servers import OURS, RUST, THEIRS, Running, alone
 
 REQUESTS_EACH = {1: 20, 16: 6, 64: 3}
 """Number of concurrent streams -> number of requests of each, one after the other."""
@@ -107,7 +108,10 @@ class Comparison:
         for at_once, each in REQUESTS_EACH.items():
             self.tell()
             for number in range(self._rounds + 1):
-                samples = [self._stream(server, at_once, each) for server in servers]
+                samples = []
+                for server in servers:
+                    with alone(server, servers):
+                        samples.append(self._stream(server, at_once, each))
                 if number == 0:
                     continue  # warms up both servers
                 names = samples[0].keys()
@@ -134,9 +138,10 @@ class Comparison:
         for _ in range(self._rounds):
             rates = []
             for server in servers:
-                sample = uvloop.run(
-                    load.one_token(server.port, "bench", at_once=ONE_TOKEN_CLIENTS, each=25)
-                )
+                with alone(server, servers):
+                    sample = uvloop.run(
+                        load.one_token(server.port, "bench", at_once=ONE_TOKEN_CLIENTS, each=25)
+                    )
                 rates.append(sample.requests / sample.wall_s)
             self._add(f"1-token requests/s, {ONE_TOKEN_CLIENTS} connections", *rates)
 
@@ -144,10 +149,11 @@ class Comparison:
         for tokens in PROMPTS:
             for shared in (0.0, 0.8):
                 for number in range(self._rounds + 1):
-                    times = [
-                        uvloop.run(load.long_prompts(server.port, "bench", tokens, shared, number))
-                        for server in servers
-                    ]
+                    times = []
+                    for server in servers:
+                        with alone(server, servers):
+                            asked = load.long_prompts(server.port, "bench", tokens, shared, number)
+                            times.append(uvloop.run(asked))
                     if number == 0:
                         continue  # warms up both servers
                     name = f"TTFT p50, ms, prompts of {tokens:,} tokens, {shared:.0%} shared"
@@ -157,7 +163,8 @@ class Comparison:
     def _connections(self, servers: list[Running]) -> None:
         for _ in range(self._rounds):
             for server in servers:
-                new, kept = (self._first_token(server, kept) for kept in (False, True))
+                with alone(server, servers):
+                    new, kept = (self._first_token(server, kept) for kept in (False, True))
                 self._add(f"TTFT p50, ms: {server.kind}, kept connection against new", new, kept)
 
     @staticmethod

@@ -9,7 +9,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dynamo_cli.host.gpus import read_gpus
@@ -116,6 +117,11 @@ class Running(Server):
             kib += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
         return kib / 1024
 
+    def pause(self, paused: bool) -> None:
+        """Stop all of its processes, or let them go on."""
+        for pid in filter(alive, self._pids()):
+            os.kill(pid, signal.SIGSTOP if paused else signal.SIGCONT)
+
     def stop(self) -> int:
         """Ctrl-C; of ours nothing may be left, and theirs is ended in any case."""
         below = children_of(self.process.pid)
@@ -131,3 +137,17 @@ class Running(Server):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             self.close()
+
+
+@contextmanager
+def alone(measured: Running, servers: Sequence[Running]) -> Iterator[None]:
+    """Pause all other servers, because vLLM's engine takes most of a core for a while after its
+    last request."""
+    others = [server for server in servers if server is not measured]
+    for server in others:
+        server.pause(True)
+    try:
+        yield
+    finally:
+        for server in others:
+            server.pause(False)
