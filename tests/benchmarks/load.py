@@ -64,14 +64,25 @@ def request(
 
 
 async def streams(
-    port: int, model: str, *, at_once: int, each: int, tokens: int, api: ApiPath = ApiPath.CHAT
+    port: int,
+    model: str,
+    *,
+    at_once: int,
+    each: int,
+    tokens: int,
+    api: ApiPath = ApiPath.CHAT,
+    count: int = PROMPT_WORDS,
 ) -> Sample:
-    """Run `at_once` clients, each of which sends `each` streamed requests one after the other."""
+    """Run `at_once` clients, each of which sends `each` streamed requests one after the other.
+
+    Args:
+        count: words of each prompt.
+    """
     sample, client = Sample(), client_of(port)
 
     async def talk() -> None:
         for _ in range(each):
-            sample.add(await client.stream(api, request(model, tokens, api=api)))
+            sample.add(await client.stream(api, request(model, tokens, api=api, count=count)))
 
     await _timed(sample, client, [talk() for _ in range(at_once)])
     return sample

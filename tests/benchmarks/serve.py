@@ -126,10 +126,10 @@ class Comparison:
         )
         cpu_s = server.cpu_s() - cpu_s
         return {
-            "TTFT p50, ms": 1000 * _quantile(sample.ttft, 0.5),
-            "TTFT p99, ms": 1000 * _quantile(sample.ttft, 0.99),
-            "ITL p50, ms": 1000 * _quantile(sample.itl, 0.5),
-            "ITL p99, ms": 1000 * _quantile(sample.itl, 0.99),
+            "TTFT p50, ms": 1000 * quantile(sample.ttft, 0.5),
+            "TTFT p99, ms": 1000 * quantile(sample.ttft, 0.99),
+            "ITL p50, ms": 1000 * quantile(sample.itl, 0.5),
+            "ITL p99, ms": 1000 * quantile(sample.itl, 0.99),
             "output tok/s": sample.tokens / sample.wall_s,
             "CPU ms per output token": 1000 * cpu_s / sample.tokens,
         }
@@ -157,7 +157,7 @@ class Comparison:
                     if number == 0:
                         continue  # warms up both servers
                     name = f"TTFT p50, ms, prompts of {tokens:,} tokens, {shared:.0%} shared"
-                    self._add(name, *(1000 * _quantile(one, 0.5) for one in times))
+                    self._add(name, *(1000 * quantile(one, 0.5) for one in times))
                 self.tell()
 
     def _connections(self, servers: list[Running]) -> None:
@@ -170,7 +170,7 @@ class Comparison:
     @staticmethod
     def _first_token(server: Running, kept: bool) -> float:
         times = uvloop.run(load.first_tokens(server.port, "bench", count=40, kept=kept))
-        return 1000 * _quantile(times, 0.5)
+        return 1000 * quantile(times, 0.5)
 
     def _memory(self, servers: list[Running]) -> None:
         self._add("memory, MiB", *(server.memory_mib() for server in servers))
@@ -190,7 +190,8 @@ def row(name: str, pairs: list[tuple[float, float]]) -> str:
     return f"| {name} | {theirs:.4g} | {ours:.4g} | {statistics.median(ratios):.2f} | {spread} |"
 
 
-def _quantile(values: list[float], share: float) -> float:
+def quantile(values: list[float], share: float) -> float:
+    """Return the value below which this share of the values is."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 

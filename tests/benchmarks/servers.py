@@ -9,9 +9,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
 from dynamo_cli.host.gpus import read_gpus
 from tests.benchmarks import rust
@@ -98,29 +99,21 @@ class Running(Server):
         except (urllib.error.URLError, ConnectionError):
             return False
 
-    def _pids(self) -> list[int]:
+    def pids(self) -> list[int]:
+        """Return its processes."""
         return [self.process.pid, *children_of(self.process.pid)]
 
     def cpu_s(self) -> float:
         """Return the user and system time of all processes so far, seconds."""
-        total = 0
-        for pid in self._pids():
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            total += int(fields[11]) + int(fields[12])
-        return total / TICKS_PER_S
+        return cpu_s_of(self.pids())
 
     def memory_mib(self) -> float:
         """Return the memory of all processes, MiB; shared memory counts once."""
         kib = 0
-        for pid in self._pids():
+        for pid in self.pids():
             lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
             kib += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
         return kib / 1024
-
-    def pause(self, paused: bool) -> None:
-        """Stop all of its processes, or let them go on."""
-        for pid in filter(alive, self._pids()):
-            os.kill(pid, signal.SIGSTOP if paused else signal.SIGCONT)
 
     def stop(self) -> int:
         """Ctrl-C; of ours nothing may be left, and theirs is ended in any case."""
@@ -139,15 +132,33 @@ class Running(Server):
             self.close()
 
 
+class Measured(Protocol):
+    """What is measured: a server at a port of this machine, with all of its processes."""
+
+    port: int
+
+    def pids(self) -> list[int]:
+        """Return its processes."""
+
+
+def cpu_s_of(pids: Iterable[int]) -> float:
+    """Return the user and system time of processes so far, seconds."""
+    total = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / TICKS_PER_S
+
+
 @contextmanager
-def alone(measured: Running, servers: Sequence[Running]) -> Iterator[None]:
+def alone(measured: Measured, servers: Sequence[Measured]) -> Iterator[None]:
     """Pause all other servers, because vLLM's engine takes most of a core for a while after its
     last request."""
-    others = [server for server in servers if server is not measured]
-    for server in others:
-        server.pause(True)
+    pids = [pid for server in servers if server is not measured for pid in server.pids()]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
     try:
         yield
     finally:
-        for server in others:
-            server.pause(False)
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
