@@ -37,8 +37,8 @@ NEEDS = (
 )
 """What its processes import; its metadata also names a simulator that is not on every index."""
 
-LOADS = {"128/32": (94, 32, 64), "2,048/16": (1502, 16, 32), "128/256": (94, 256, 64)}
-"""Prompt and answer, tokens -> words of a prompt, tokens of an answer, clients."""
+LOADS = {"128/32": (128, 32, 64), "2,048/16": (2048, 16, 32), "128/256": (128, 256, 64)}
+"""Name -> tokens of a prompt (about), tokens of an answer, clients."""
 
 EACH = {"128/32": 12, "2,048/16": 6, "128/256": 2}
 """Requests of each client."""
@@ -140,7 +140,7 @@ def answers(server: Serving) -> bool:
 
 def measure(server: Dynamo | Ours, name: str) -> dict[str, float]:
     """Return the figures of one load."""
-    words, tokens, clients = LOADS[name]
+    prompt, tokens, clients = LOADS[name]
     engines = server.engines()
     others = [pid for pid in server.pids() if pid not in engines]
     before = cpu_s_of(engines), cpu_s_of(others)
@@ -151,7 +151,7 @@ def measure(server: Dynamo | Ours, name: str) -> dict[str, float]:
             at_once=clients,
             each=EACH[name],
             tokens=tokens,
-            count=words,
+            count=round(prompt * load.PROMPT_WORDS / load.PROMPT_TOKENS),
         )
     )
     engines_s, others_s = cpu_s_of(engines) - before[0], cpu_s_of(others) - before[1]
