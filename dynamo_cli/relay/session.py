@@ -30,6 +30,7 @@ class SessionStep(NamedTuple):
     reply: Frame | None = None
 
 
+DELIVER = SessionStep(deliver=True)
 MISSING = "frames of the relay were lost"
 REPLACED = "the relay at the other end was started again, or has lost frames"
 
@@ -90,7 +91,7 @@ class HeadSession(Session):
         if self._is_stale(frame):
             return SessionStep()
         if self._in_order(frame):
-            return SessionStep(deliver=True)
+            return DELIVER
         self.joined, self._life = False, self._new()
         return SessionStep(cut=MISSING)
 
@@ -118,7 +119,7 @@ class NodeSession(Session):
         if self._is_stale(frame):
             return SessionStep()
         if self._in_order(frame):
-            return SessionStep(deliver=True)
+            return DELIVER
         self._begin()
         return SessionStep(cut=MISSING, reply=self.hello())
 
