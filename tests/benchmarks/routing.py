@@ -148,11 +148,14 @@ def measure(
 
 
 def bound(servers: dict[str, Running]) -> str:
-    """How much of the prompts since the start was in earlier prompts, in words."""
+    """How much of the prompts since the start was in earlier prompts, in words.
+
+    More can be found, since parts of earlier answers are cached too.
+    """
     views = [server.snapshot()["router"] for server in servers.values()]
     known = [view["overall"]["limit"] or 0.0 for view in views if view is not None]
     share = f"{100 * max(known):.1f} %" if known else "an unknown share"
-    return f"no cache could have found more than {share}"
+    return f"{share} of all prompt tokens since the start were in earlier prompts"
 
 
 def _drive(server: Running, people: list[Conversation], at_once: int, seed: str) -> Run:
