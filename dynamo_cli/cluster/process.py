@@ -136,7 +136,11 @@ class Cluster:
             import ray  # noqa: PLC0415
 
             ray.kill(before)
-        nodes = _living()
+        try:
+            nodes = _living()
+        except _refusals() as error:
+            self._ended(node, _words(error))
+            return
         self._ids[node] = place_of(node, self._nodes[node], self._ids, nodes)
         self._seen(nodes)  # the machine that was just taken is not offered any more
         if not self._ids[node]:
@@ -152,13 +156,11 @@ class Cluster:
 
     def _look(self) -> None:
         """Query the nodes every `LOOK_S`, in a thread: the query may block, the loop must not."""
-        import ray  # noqa: PLC0415
-
         failed = False
         while True:
             try:
                 nodes = _living()
-            except (ray.exceptions.RayError, RuntimeError, OSError) as error:
+            except _refusals() as error:
                 if not failed:
                     logger.warning("Ray does not list the nodes of its cluster: %s", _words(error))
                 failed = True
@@ -210,6 +212,13 @@ class Cluster:
 
 def _living() -> list[Node]:
     return [Node(**one) for one in living()]
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What Ray raises when it does not answer."""
+    import ray  # noqa: PLC0415
+
+    return ray.exceptions.RayError, RuntimeError, OSError
 
 
 def _words(error: BaseException) -> str:

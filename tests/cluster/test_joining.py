@@ -94,7 +94,8 @@ def simulated_ray(monkeypatch: pytest.MonkeyPatch, living: list[Node]) -> list[s
     actor.options = lambda scheduling_strategy, **_: (
         placed.append(scheduling_strategy) or MagicMock()
     )
-    fake = SimpleNamespace(remote=lambda _: actor, kill=lambda _: None)
+    errors = SimpleNamespace(RayError=LookupError)
+    fake = SimpleNamespace(remote=lambda _: actor, kill=lambda _: None, exceptions=errors)
     strategies = SimpleNamespace(NodeAffinitySchedulingStrategy=lambda ray_id, soft: ray_id)
     monkeypatch.setitem(sys.modules, "ray", fake)
     monkeypatch.setitem(sys.modules, "ray.util.scheduling_strategies", strategies)
@@ -122,6 +123,23 @@ def test_what_becomes_of_an_outpost_that_was_replaced_is_not_told(
     assert [call.args[0] for call in control.send.call_args_list][len(sent) :] == [
         OutpostEnded(0, "killed")
     ]
+
+
+def test_an_outpost_that_cannot_be_placed_because_ray_does_not_answer_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The supervisor places an outpost again when it hears that it has ended."""
+    simulated_ray(monkeypatch, [A])
+
+    def no_answer() -> list[Node]:
+        raise RuntimeError("Failed to connect to GCS")
+
+    monkeypatch.setattr(process, "_living", no_answer)
+    control: Any = MagicMock(closed=False)
+    run = Cluster(CLUSTER, SimpleNamespace(nodes=(A,)), control)  # type: ignore[arg-type]
+    control.receive.return_value = [(PlaceOutpost(0, A, b""), [])]
+    run._on_control()
+    assert control.send.call_args.args[0] == OutpostEnded(0, "Failed to connect to GCS")
 
 
 def test_an_offered_node_is_given_to_one_node_of_the_run_only(
