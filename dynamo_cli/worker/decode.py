@@ -214,7 +214,10 @@ class DecodeWorker:
     def _abort_client(self, client: int) -> list[str]:
         """Forget every request of a processor, and return their ids."""
         away = self._handover.client_gone(client) if self._handover is not None else []
-        return self._admission.abort_client(client) + away + self._engine.abort_client(client)
+        lost = self._engine.abort_client(client)
+        if self._handover is not None:
+            self._handover.abort(lost)
+        return self._admission.abort_client(client) + away + lost
 
     # -- links -----------------------------------------------------------------------------
 

@@ -360,6 +360,20 @@ def test_blocks_are_given_back_though_the_engine_has_nothing_to_do(
         assert counted(town).kept == 1  # its family, which the next step would forget
 
 
+def test_a_request_whose_processor_dies_before_its_first_token_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is in the engine with the blocks of a prefill worker, and leads its family until then."""
+    with around(monkeypatch) as town:
+        town[PROCESSOR].send(request("a", tokens=50))
+        town[PREFILL_WORKER].send(done("a"))
+        assert "a" in town.engine.running
+        town.engine.decode_side.unneeded = ["a"]
+        town[PROCESSOR].die()
+        assert not town.engine.running
+        assert counted(town).kept == 0
+
+
 def test_a_prompt_for_which_there_is_no_room_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     with around(monkeypatch) as town:
         town.engine.decode_side.room_tokens = 40
