@@ -218,12 +218,22 @@ def _engine_words(file: Path, key: str, value: Any) -> list[str]:
         case False:
             return [_negated(file, key)]
         case dict():
-            return [flag, json.dumps(value)]
+            return [flag, _json(file, key, value)]
         case list():
-            return [flag, *(word if isinstance(word, str) else json.dumps(word) for word in value)]
+            words = (one if isinstance(one, str) else _json(file, key, one) for one in value)
+            return [flag, *words]
         case _:
             # Attached with "=", a value may begin with a dash.
             return [f"{flag}={value}"]
+
+
+def _json(file: Path, key: str, value: Any) -> str:
+    try:
+        return json.dumps(value)
+    except TypeError as error:  # a date or a time: TOML has them, JSON does not
+        raise UsageError(
+            f"{file}: [{ENGINE_TABLE}] {key} holds a date or a time; put it in quotes."
+        ) from error
 
 
 def _negated(file: Path, key: str) -> str:

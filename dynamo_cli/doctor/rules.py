@@ -10,7 +10,7 @@ from dynamo_cli.doctor.finding import Finding, Level, Rule, fail, ok, warn
 from dynamo_cli.doctor.model_rules import model, plan
 from dynamo_cli.engines.vllm import versions
 from dynamo_cli.plan.sizes import sized
-from dynamo_cli.units import GIB, MIB
+from dynamo_cli.units import GIB, MIB, whole_number
 
 PYTHONS = ((3, 11), (3, 13))
 INSTALL = "pip install 'dynamo-llm[cuda]' or 'dynamo-llm[cpu]' in a new environment"
@@ -124,8 +124,8 @@ def variables(facts: Facts) -> Iterator[Finding]:
     if facts.machine is None or facts.machine.gpus:
         return
     engines = facts.engines_here
-    threads = facts.environment.get("OMP_NUM_THREADS", "")
-    if threads.isdecimal() and int(threads) * engines > facts.machine.cores:
+    threads = whole_number(facts.environment.get("OMP_NUM_THREADS", ""))
+    if threads is not None and threads * engines > facts.machine.cores:
         yield warn(
             "threads",
             f"OMP_NUM_THREADS={threads} for {engines} engines on {facts.machine.cores} cores: "

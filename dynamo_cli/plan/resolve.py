@@ -35,6 +35,7 @@ from dynamo_cli.plan.resolve_http import api_keys, listen_host, origin_rules, ot
 from dynamo_cli.plan.typed import AUTO, NO_ROUTER, Typed
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor.gpus import groups_of
+from dynamo_cli.units import whole_number
 
 SEVERAL_WORKERS_POLICY = "least-loaded"
 """The default policy with several workers."""
@@ -265,8 +266,8 @@ def _names(typed: Typed) -> tuple[str, ...]:
 
 
 def _count(flag: str, value: str) -> int:
-    number = int(value) if value.isascii() and value.isdecimal() else 0
-    if not 1 <= number <= limits.MAX_PROCESSES:
+    number = whole_number(value)
+    if number is None or not 1 <= number <= limits.MAX_PROCESSES:
         raise UsageError(
             f"{flag} is a number from 1 to {limits.MAX_PROCESSES}, or {AUTO}; not {value!r}."
         )

@@ -18,7 +18,7 @@ from dynamo_cli.errors import ResourceError, UsageError
 from dynamo_cli.plan.machine import Machine
 from dynamo_cli.plan.typed import MOCK, Typed
 from dynamo_cli.supervisor.gpus import place, sharers
-from dynamo_cli.units import MIB
+from dynamo_cli.units import MIB, whole_number
 
 """Profile of simulated engines."""
 ENGINE_LOG_LEVEL = "error"
@@ -190,7 +190,7 @@ def _engine_args(typed: Typed, machine: Machine, engines_per_gpu: int) -> tuple[
 def stages_of(typed: Typed) -> int:
     """Pipeline stages of an engine, each on its own GPUs; 1 for a number that vLLM will refuse."""
     words = [one.values[-1] for one in declared.parse(typed.engine_args) if one.name == STAGES]
-    return int(words[-1]) if words and words[-1].isdecimal() and int(words[-1]) else 1
+    return (whole_number(words[-1]) if words else None) or 1
 
 
 def _kv_cache_limit(typed: Typed, machine: Machine, workers: int) -> int:

@@ -146,6 +146,8 @@ def test_lists_are_words_or_json_as_in_vllm(words: tuple[str, ...], gives: tuple
         ({"workers": "0"}, "--workers is a number"),
         ({"workers": "two"}, "not 'two'"),
         ({"processors": "0"}, "--processors is a number from 1 to"),
+        ({"processors": "1" * 5000}, "--processors is a number from 1 to"),
+        ({"workers": "1" * 5000}, "--workers is a number from 1 to"),
         ({"processors": "two"}, "or auto; not 'two'"),
         ({"enable_admin": True}, "--enable-admin needs an --api-key"),
         ({"workers": "2", "router": "none"}, "--router none is for one worker"),

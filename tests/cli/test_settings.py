@@ -140,6 +140,8 @@ def test_lists_in_the_file(file: Path, text: str, keys: list[str]) -> None:
         ("router = 'kx'", "settings.toml: router: 'kx' is not one of 'none', 'random'"),
         ("dry-run = true", "no setting dry-run"),
         ("a = ", "settings.toml is not TOML"),
+        ("[engine]\noverride-generation-config = {a = 2020-01-01}", "holds a date or a time; put"),
+        ("[engine]\nlora-modules = [2020-01-01]", "lora-modules holds a date or a time"),
     ],
 )
 def test_mistakes_in_the_file_name_file_and_key(file: Path, text: str, says: str) -> None:

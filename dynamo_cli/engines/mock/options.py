@@ -8,6 +8,7 @@ import msgspec
 
 from dynamo_cli.engines.mock.profile import Profile
 from dynamo_cli.errors import UsageError
+from dynamo_cli.units import whole_number
 
 SIZES = {
     "--block-size": "block_size",
@@ -44,6 +45,6 @@ def sized(profile: Profile, args: Sequence[str]) -> Profile:
 
 def _number(flag: str, text: str) -> int:
     digits, unit = (text[:-1], UNITS[text[-1]]) if text[-1:] in UNITS else (text, 1)
-    if not digits.isdecimal():
+    if (number := whole_number(digits)) is None:
         raise UsageError(f"{flag} of a simulated engine is a number, not {text!r}.")
-    return int(digits) * unit
+    return number * unit
