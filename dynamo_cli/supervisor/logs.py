@@ -32,7 +32,7 @@ MAX_LINE_BYTES = 1 << 20
 
 FEED_LINES = 1000
 BATCH_LINES, LINE_CHARS = 64, 400
-"""Bounds of one batch: the size of a packet on a control socket is limited."""
+"""Bounds of one batch, so that no batch delays other messages to the frontend."""
 
 
 class OutputLine(NamedTuple):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
 from dynamo_cli.errors import Corrupt
 from dynamo_cli.ipc.control import Control
 from dynamo_cli.messages.base import Message
-from dynamo_cli.messages.flows import ToChild
 from dynamo_cli.messages.lifecycle import (
     Drain,
     Drained,
@@ -21,22 +19,7 @@ from dynamo_cli.messages.lifecycle import (
     ProbeResult,
     Stop,
 )
-
-Ends = tuple[Control, Control]
-
-
-@pytest.fixture
-def ends() -> Iterator[Ends]:
-    """The supervisor's end and the child's."""
-    ours, theirs = Control.pair()
-    child = Control(theirs, ToChild)
-    yield ours, child
-    ours.close()
-    child.close()
-
-
-def open_descriptors() -> list[str]:
-    return sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208  # names, not paths
+from tests.ipc.support import Ends, open_descriptors
 
 
 def test_messages_keep_their_borders_and_order(ends: Ends) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from dynamo_cli.ipc.codec import encode
-from dynamo_cli.ipc.control import MAX_PACKET_BYTES
 from dynamo_cli.supervisor import logs
 from dynamo_cli.supervisor.logs import LogFeed, LogLines
 from dynamo_cli.watch.logs import KEPT, LogRing
@@ -67,16 +65,6 @@ def test_the_ring_is_bounded() -> None:
         fill(feed, 500)
         drain(feed, ring)
     assert len(ring.select(0)) == KEPT
-
-
-def test_the_largest_batch_fits_a_packet() -> None:
-    feed = LogFeed()
-    for _ in range(logs.BATCH_LINES):
-        feed.add(1.7e9, "prefill worker 10", "CRITICAL", "\U0001f600" * 10_000)
-    batch = feed.take()
-    assert batch is not None
-    assert len(batch.lines) == logs.BATCH_LINES
-    assert len(encode(batch)) < MAX_PACKET_BYTES
 
 
 @pytest.mark.parametrize(
