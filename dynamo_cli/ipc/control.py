@@ -9,7 +9,7 @@ from __future__ import annotations
 import array
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from dynamo_cli.errors import Corrupt
@@ -20,6 +20,12 @@ from dynamo_cli.messages.flows import ToSupervisor
 
 _TRUNCATED, _WITHOUT_DESCRIPTORS = int(socket.MSG_TRUNC), int(socket.MSG_CTRUNC)
 """As plain numbers: arithmetic with the flags of `socket` takes microseconds."""
+
+AGAIN_S = 0.02
+"""Seconds until messages that wait are sent again."""
+
+Later = Callable[[float, Callable[[], None]], object]
+"""Calls a function after a number of seconds."""
 
 
 class Controls(Protocol):
@@ -48,7 +54,16 @@ class Control:
         self._socket = sock
         self._decoder = Decoder(receives)
         self._waiting: deque[Packet] = deque()
+        self._later: Later | None = None
+        self._scheduled = False
         self.closed = False
+
+    def attach(self, later: Later) -> None:
+        """Have messages that wait sent by the timers of an event loop.
+
+        Else they wait for the next `send` or `flush`, for which there may be no reason.
+        """
+        self._later = later
 
     @staticmethod
     def pair() -> tuple[Control, socket.socket]:
@@ -61,14 +76,23 @@ class Control:
         return self._socket.fileno()
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send a message, or queue it with copies of its descriptors until the next `flush`.
+        """Send a message, or queue it with copies of its descriptors; see `attach` and `flush`.
 
         If the other end is gone, the message is dropped.
         """
         if self.closed:
             return
         self._waiting.append(Packet.of(message, descriptors))
-        self.flush()
+        self._send_waiting()
+
+    def _send_waiting(self) -> None:
+        if not self.flush() and self._later is not None and not self._scheduled:
+            self._scheduled = True
+            self._later(AGAIN_S, self._again)
+
+    def _again(self) -> None:
+        self._scheduled = False
+        self._send_waiting()
 
     def flush(self) -> bool:
         """Send queued messages; False if some of them still wait."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 import pytest
@@ -149,3 +150,21 @@ def test_a_message_of_another_union_is_corrupt(ends: Ends) -> None:
     child.send(Stop())
     with pytest.raises(Corrupt):
         ours.receive()
+
+
+def test_what_waits_is_sent_by_the_loop_without_another_send(ends: Ends) -> None:
+    ours, child = ends
+
+    async def scenario() -> list[int]:
+        ours.attach(asyncio.get_running_loop().call_later)
+        for number in range(2000):  # far more than the kernel keeps for a socket
+            ours.send(LinkUp("router", number))
+        received: list[int] = []
+        while len(received) < 2000:
+            received += [message.generation for message, _ in child.receive()]
+            await asyncio.sleep(0)
+        return received
+
+    received = asyncio.run(asyncio.wait_for(scenario(), 20))
+    assert received == list(range(2000))
+    assert ours.flush()
