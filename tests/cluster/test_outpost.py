@@ -40,7 +40,7 @@ from dynamo_cli.messages.lifecycle import (
 )
 from dynamo_cli.outpost import process
 from dynamo_cli.outpost.process import NO_HEAD, Outpost
-from dynamo_cli.supervisor.logs import SENT_CHARS, LogLines, OutputLine
+from dynamo_cli.supervisor.logs import SENT_CHARS, TAIL_CHARS, LogLines, OutputLine
 from dynamo_cli.supervisor.orphans import Orphans
 from dynamo_cli.supervisor.watching import Watching
 from dynamo_cli.topology import ROUTER, ZYGOTE, ProcessId, Role
@@ -355,5 +355,17 @@ def test_a_large_message_of_the_head_reaches_the_child(size: int) -> None:
         assert child.receive() == [(told, [])]
         for control in (node.worker.control, child):
             control.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_reason_of_a_phase_is_short_however_much_a_process_has_said() -> None:
+    """Each change of any process sends the reasons of all of them."""
+
+    async def scenario() -> None:
+        node = Node()
+        node.worker.move_to(Phase.BACKOFF, "x" * 1_000_000)
+        shown = node.worker.state(0).reason
+        assert shown == f"{'x' * TAIL_CHARS} ... (cut: it has 1,000,000 characters)"
 
     asyncio.run(scenario())
