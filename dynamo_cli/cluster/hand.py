@@ -10,6 +10,7 @@ import time
 from tempfile import TemporaryFile
 
 from dynamo_cli.host import lifeline
+from dynamo_cli.supervisor.logs import TAIL_CHARS, cut
 from dynamo_cli.supervisor.post import Versions
 
 LOOK_S = 0.25
@@ -57,4 +58,4 @@ class Hand:
         code = self._process.wait()
         self._log.seek(0)
         lines = self._log.read().strip().splitlines()
-        return lines[-1] if lines else f"the outpost has ended (exit code {code})"
+        return cut(lines[-1], TAIL_CHARS) if lines else f"the outpost has ended (exit code {code})"

@@ -20,6 +20,7 @@ from dynamo_cli.cluster.joining import offers, place_of
 from dynamo_cli.cluster.survey import living
 from dynamo_cli.cluster_config import ClusterConfig, Node
 from dynamo_cli.errors import ResourceError
+from dynamo_cli.host import vital
 from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.control import Control
 from dynamo_cli.messages.cluster import NodesOffered, OutpostEnded, PlaceOutpost
@@ -94,7 +95,7 @@ class Cluster:
         """Serve until told to stop."""
         import ray  # noqa: PLC0415
 
-        Thread(target=self._look, daemon=True).start()
+        Thread(target=vital.callback(self._look), daemon=True).start()
         poller = select.poll()
         poller.register(self._control.fileno(), select.POLLIN)
         poller.register(self._bell, select.POLLIN)

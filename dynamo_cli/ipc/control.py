@@ -7,19 +7,25 @@ of file means that the other side is gone.
 from __future__ import annotations
 
 import array
-import os
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from dynamo_cli.ipc.codec import Decoder, encode
+from dynamo_cli.errors import Corrupt
+from dynamo_cli.ipc.codec import Decoder
+from dynamo_cli.ipc.packet import ANCILLARY_BYTES, MAX_PACKET_BYTES, NO_ROOM, Packet
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.flows import ToSupervisor
 
-MAX_PACKET_BYTES = 1 << 17
-ANCILLARY_BYTES = socket.CMSG_SPACE(16 * array.array("i").itemsize)
-"""Space for sixteen descriptors; a message carries six at most."""
+_TRUNCATED, _WITHOUT_DESCRIPTORS = int(socket.MSG_TRUNC), int(socket.MSG_CTRUNC)
+"""As plain numbers: arithmetic with the flags of `socket` takes microseconds."""
+
+AGAIN_S = 0.02
+"""Seconds until messages that wait are sent again."""
+
+Later = Callable[[float, Callable[[], None]], object]
+"""Calls a function after a number of seconds."""
 
 
 class Controls(Protocol):
@@ -47,8 +53,17 @@ class Control:
         sock.setblocking(False)
         self._socket = sock
         self._decoder = Decoder(receives)
-        self._waiting: deque[tuple[bytes, list[int]]] = deque()
+        self._waiting: deque[Packet] = deque()
+        self._later: Later | None = None
+        self._scheduled = False
         self.closed = False
+
+    def attach(self, later: Later) -> None:
+        """Have messages that wait sent by the timers of an event loop.
+
+        Else they wait for the next `send` or `flush`, for which there may be no reason.
+        """
+        self._later = later
 
     @staticmethod
     def pair() -> tuple[Control, socket.socket]:
@@ -61,39 +76,53 @@ class Control:
         return self._socket.fileno()
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send a message, or queue it with copies of its descriptors until the next `flush`.
+        """Send a message, or queue it with copies of its descriptors; see `attach` and `flush`.
 
         If the other end is gone, the message is dropped.
         """
         if self.closed:
             return
-        self._waiting.append((encode(message), [os.dup(fd) for fd in descriptors]))
-        self.flush()
+        self._waiting.append(Packet.of(message, descriptors))
+        self._send_waiting()
+
+    def _send_waiting(self) -> None:
+        if not self.flush() and self._later is not None and not self._scheduled:
+            self._scheduled = True
+            self._later(AGAIN_S, self._again)
+
+    def _again(self) -> None:
+        self._scheduled = False
+        self._send_waiting()
 
     def flush(self) -> bool:
         """Send queued messages; False if some of them still wait."""
         while self._waiting:
-            packet, descriptors = self._waiting[0]
-            rights = array.array("i", descriptors)
-            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if descriptors else []
             try:
-                self._socket.sendmsg([packet], ancillary)
-            except BlockingIOError:
-                return False
+                if len(self._waiting[0].data) > MAX_PACKET_BYTES:
+                    self._waiting[0] = self._waiting[0].in_memory()
+                self._waiting[0].send(self._socket)
             except (BrokenPipeError, ConnectionResetError):
                 self._forget_waiting()
                 return True
-            self._waiting.popleft()
-            _close_all(descriptors)
+            except OSError as error:
+                if error.errno in NO_ROOM:
+                    return False
+                self._waiting.popleft().close()  # else it would stop all that come after it
+                raise
+            self._waiting.popleft().close()
         return True
 
     def receive(self) -> list[tuple[Any, list[int]]]:
-        """All messages that have arrived, with their descriptors; end of file sets `closed`."""
+        """All messages that have arrived, with their descriptors; end of file sets `closed`.
+
+        Raises:
+            Corrupt: a packet is no message of the union; what comes after it can be received.
+        """
         messages = []
         while not self.closed:
             try:
                 # Not socket.recv_fds: it drops the flags, so descriptors would survive exec.
-                packet, ancillary, _, _ = self._socket.recvmsg(
+                data, ancillary, flags, _ = self._socket.recvmsg(
                     MAX_PACKET_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
@@ -102,12 +131,24 @@ class Control:
                 # The other end closed before it had read everything. The kernel reports that
                 # once, first; the packets that the other end had sent follow.
                 continue
-            if not packet:
+            if not data:
                 self.closed = True
                 break
             descriptors = array.array("i", b"".join(data for _, _, data in ancillary))
-            messages.append((self._decoder(packet), descriptors.tolist()))
+            packet = Packet(data, descriptors.tolist())
+            messages.append((self._message(packet, flags), packet.descriptors))
         return messages
+
+    def _message(self, packet: Packet, flags: int) -> Message:
+        try:
+            if flags & _TRUNCATED:
+                raise Corrupt(f"a packet of more than {MAX_PACKET_BYTES} bytes")
+            if flags & _WITHOUT_DESCRIPTORS:
+                raise Corrupt("a packet whose descriptors this process has no room for")
+            return self._decoder(packet.content())
+        except Corrupt:
+            packet.close()
+            raise
 
     def close(self) -> None:
         """Close the socket and drop queued messages."""
@@ -116,11 +157,6 @@ class Control:
         self._socket.close()
 
     def _forget_waiting(self) -> None:
-        for _, descriptors in self._waiting:
-            _close_all(descriptors)
+        for packet in self._waiting:
+            packet.close()
         self._waiting.clear()
-
-
-def _close_all(descriptors: Sequence[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from dynamo_cli.errors import Corrupt
+from dynamo_cli.errors import Corrupt, TooLarge
 from dynamo_cli.host.memory_file import sealed_memory
 from dynamo_cli.ipc.ring import HEADER_BYTES, Ring, format_memory
 from dynamo_cli.topology import ProcessId
@@ -17,7 +17,7 @@ MAX_PENDING_BYTES = 64 * 1024 * 1024
 """Bound on the bytes that wait for a slow peer; further messages are refused."""
 
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
-"""Bound on the size of one message; a larger one is `Corrupt`."""
+"""Bound on the size of one message; a larger one is `TooLarge` where it is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +90,20 @@ class Link:
 
         Returns:
             False if the message was refused because too much is waiting already.
+
+        Raises:
+            TooLarge: an owed message has more than `MAX_MESSAGE_BYTES`, for which the peer would
+                end.
         """
         if not self._pending and len(payload) <= self._piece and self._tx.push(payload, wake=wake):
             return True
         if not owed and self.pending_bytes + len(payload) > MAX_PENDING_BYTES:
             self.refused_sends += 1
             return False
+        if len(payload) > MAX_MESSAGE_BYTES:
+            raise TooLarge(
+                f"{len(payload)} bytes for {self.peer.name}; {MAX_MESSAGE_BYTES} may be sent"
+            )
         self._pending.extend(self._pieces(payload))
         self.pending_bytes += len(payload)
         self.flush()

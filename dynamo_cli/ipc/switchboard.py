@@ -135,6 +135,7 @@ class Switchboard:
         """Serve all links from this loop, also those that are opened later."""
         self._loop = loop
         loop.add_reader(self._control.fileno(), self._control_readable)
+        self._control.attach(lambda delay_s, act: loop.call_later(delay_s, vital.callback(act)))
         for link in self.links.values():
             self._watch(link)
         self._on_control()

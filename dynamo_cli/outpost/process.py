@@ -59,7 +59,7 @@ from dynamo_cli.supervisor.awake import AwakeClock
 from dynamo_cli.supervisor.background import Background
 from dynamo_cli.supervisor.child import Child, Start
 from dynamo_cli.supervisor.local_child import LocalChild
-from dynamo_cli.supervisor.logs import OutputLine
+from dynamo_cli.supervisor.logs import SENT_CHARS, OutputLine, cut
 from dynamo_cli.supervisor.orphans import Orphans
 from dynamo_cli.supervisor.post import Post
 from dynamo_cli.supervisor.revival import Restarts
@@ -207,10 +207,11 @@ class Outpost:
             self._tell(ChildTold(child.process.name, encode(message)))
 
     def on_log(self, child: Child, line: OutputLine) -> None:
-        """Pass a line of a child on."""
+        """Pass a line of a child on, not more than people will read."""
         self._lines += 1
+        text = line.text if line.access else cut(line.text, SENT_CHARS)
         name = "" if child.process in OWN else child.process.name
-        self._tell(ChildWrote(name, line.level, line.text, line.access, self._lines))
+        self._tell(ChildWrote(name, line.level, text, line.access, self._lines))
 
     def on_exit(self, child: Child, exit_code: int | None) -> None:
         """Report the exit of a child; a relay or a zygote is started again."""

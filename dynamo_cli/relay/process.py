@@ -12,7 +12,7 @@ from secrets import randbits
 
 from dynamo_cli.cluster_config import RelayConfig
 from dynamo_cli.host.proctitle import set_title
-from dynamo_cli.ipc.control import Control
+from dynamo_cli.ipc.control import AGAIN_S, Control
 from dynamo_cli.ipc.link import Link, RingFds
 from dynamo_cli.messages.cluster import (
     Carry,
@@ -90,6 +90,8 @@ class Relay:
             longest_s: longest wait, seconds.
         """
         timeout_s = 0.0 if self._wire.pending() else min(longest_s, self._say_hello())
+        if not self._control.flush():
+            timeout_s = min(timeout_s, AGAIN_S)
         told = False
         for descriptor, _ in self._poller.poll(timeout_s):
             if (port := self._port_of.get(descriptor)) is not None and port.link is not None:
@@ -234,7 +236,6 @@ class Relay:
     # -- control ---------------------------------------------------------------------------
 
     def _on_control(self, *, told: bool) -> None:
-        self._control.flush()
         if not told:
             return
         for message, descriptors in self._control.receive():

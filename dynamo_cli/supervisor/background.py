@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,9 @@ from dynamo_cli.supervisor.retirement import Work
 
 OnBug = Callable[[str, list[str]], None]
 """Called with one sentence that says what happened, and with the lines of the traceback."""
+
+REPORT_S = 60.0
+"""Seconds until an error that comes again and again is reported again."""
 
 
 class Background:
@@ -34,6 +38,29 @@ class Background:
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
+    def keep(self, loop: Callable[[], Work]) -> None:
+        """Run an endless loop as such a task. If it fails, it is started again.
+
+        So it must wait before it does anything.
+
+        Args:
+            loop: makes the coroutine.
+        """
+        self.start(self._kept(loop))
+
+    async def _kept(self, loop: Callable[[], Work]) -> None:
+        reported, due_s = "", 0.0
+        while True:
+            task = asyncio.get_running_loop().create_task(loop())
+            try:
+                await asyncio.wait((task,))
+            finally:
+                task.cancel()
+            error = task.exception()
+            if repr(error) != reported or time.monotonic() > due_s:
+                self._told_of(task, error)
+                reported, due_s = repr(error), time.monotonic() + REPORT_S
+
     def cancel(self) -> None:
         """Cancel every task that still runs."""
         for task in self._tasks:
@@ -42,7 +69,10 @@ class Background:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._told(task.get_loop(), {"message": str(task.get_coro()), "exception": error})
+            self._told_of(task, error)
+
+    def _told_of(self, task: asyncio.Task[None], error: BaseException | None) -> None:
+        self._told(task.get_loop(), {"message": str(task.get_coro()), "exception": error})
 
     def _told(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")

@@ -103,7 +103,7 @@ class Tree:
         """Start everything and end everything; returns the failure that ended it, if any."""
         try:
             self._start_missing(forked=False)
-            self._background.start(self._watching.run())
+            self._background.keep(self._watching.run)
             failure = await self._ending.asked()
             self._listening.close()
             self._view.ending()

@@ -16,7 +16,7 @@ from dynamo_cli.errors import ChildFailed
 from dynamo_cli.ipc.control import Controls
 from dynamo_cli.messages.flows import ToSupervisor
 from dynamo_cli.messages.lifecycle import STALLED, Phase, ProcessState
-from dynamo_cli.supervisor.logs import OutputLine
+from dynamo_cli.supervisor.logs import TAIL_CHARS, OutputLine, cut
 from dynamo_cli.topology import ProcessId
 
 
@@ -116,8 +116,9 @@ class Child(ABC):
         self.pid = pid
 
     def move_to(self, phase: Phase, reason: str = "") -> None:
-        """Record that it has entered a phase, and why."""
-        self.phase, self.reason, self.since_ns = phase, reason, time.monotonic_ns()
+        """Record that it has entered a phase, and why: shortly, as all tables have the reason."""
+        self.phase, self.since_ns = phase, time.monotonic_ns()
+        self.reason = cut(reason, TAIL_CHARS)
         if phase is Phase.READY:
             self.ready_ns = self.ready_ns or self.since_ns
 

@@ -39,7 +39,7 @@ class ClusterSupervisor(Supervisor):
         super().__init__(config, view)
         self._nodes = Nodes(config, self)
         self._probing: Child | None = None
-        self._background.start(self._nodes.run())
+        self._background.keep(self._nodes.run)
 
     # -- starting --------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from dynamo_cli.host.lifeline import die_with, wait_for_adoption
 from dynamo_cli.host.open_files import raise_limit
 from dynamo_cli.host.optional import may_fail
 from dynamo_cli.host.proctitle import set_title
-from dynamo_cli.ipc.codec import encode
+from dynamo_cli.ipc.packet import send_at_once
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.lifecycle import Fatal, Forked, Phase
 from dynamo_cli.supervisor.logs import LineFormatter
@@ -128,6 +128,6 @@ def _log_to(log: socket.socket, level: str) -> None:
 def report(control: socket.socket, message: Message) -> None:
     """Send a message to the supervisor; if the supervisor is gone or busy, log it instead."""
     try:
-        control.send(encode(message))
+        send_at_once(control, message)
     except OSError:
         logging.getLogger(__name__).error("this cannot be sent to the supervisor: %s", message)

@@ -47,6 +47,7 @@ class LocalChild(Child):
         self._spawned: SpawnProcess | None = None
         self._to_kill: signal.Signals | None = None
         self._loop = asyncio.get_running_loop()
+        self.control.attach(self._loop.call_later)
         self._loop.add_reader(self.control.fileno(), self._read_control)
         self._loop.add_reader(self._log.fileno(), self._read_log)
 

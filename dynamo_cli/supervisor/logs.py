@@ -19,7 +19,11 @@ UNMARKED = "INFO"
 UNSEEN = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 """Escape sequences and control characters, which are meant for a terminal."""
 
-TAIL_LINES = 20
+TAIL_LINES, TAIL_CHARS = 20, 2000
+"""How many of these lines are kept, and how much of each."""
+
+SENT_CHARS = 10_000
+"""How much of a line an outpost sends to the head."""
 
 LAST_WORDS = re.compile(
     r"Traceback \(most recent call last\)|Fatal Python error|terminate called|double free"
@@ -32,7 +36,7 @@ MAX_LINE_BYTES = 1 << 20
 
 FEED_LINES = 1000
 BATCH_LINES, LINE_CHARS = 64, 400
-"""Bounds of one batch: the size of a packet on a control socket is limited."""
+"""Bounds of one batch, so that no batch delays other messages to the frontend."""
 
 
 class OutputLine(NamedTuple):
@@ -77,7 +81,7 @@ class LogLines:
             return OutputLine(before, after[1:], access=True)
         line = OutputLine(before, _seen(after)) if mark else OutputLine(UNMARKED, _seen(before))
         if line.text and self._explains(line, marked=bool(mark)):
-            self.tail.append(line.text)
+            self.tail.append(cut(line.text, TAIL_CHARS))
         return line
 
     def _explains(self, line: OutputLine, *, marked: bool) -> bool:
@@ -90,6 +94,13 @@ class LogLines:
             return logging.getLevelNamesMapping().get(line.level, 0) >= logging.WARNING
         self._in_last_words = self._in_last_words or bool(LAST_WORDS.match(line.text))
         return self._in_last_words
+
+
+def cut(text: str, most_chars: int) -> str:
+    """The text, or if it is longer, its beginning with a note of how long it was."""
+    if len(text) <= most_chars:
+        return text
+    return f"{text[:most_chars]} ... (cut: it has {len(text):,} characters)"
 
 
 def _is_object(text: str) -> bool:
@@ -117,7 +128,7 @@ class LogFeed:
         self._number += 1
         if len(self._lines) == FEED_LINES and self._lines[0].number > self._sent:
             self._dropped += 1
-        self._lines.append(LogLine(self._number, time_s, name, level, text[:LINE_CHARS]))
+        self._lines.append(LogLine(self._number, time_s, name, level, cut(text, LINE_CHARS)))
 
     def restart(self) -> None:
         """Start again with the oldest line that is kept, for a new frontend."""

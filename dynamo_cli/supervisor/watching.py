@@ -38,7 +38,17 @@ class Watching:
         ready = {child.process: child for child in self._alive() if child.is_ready}
         pids = [(process, child.pid) for process, child in ready.items()]
         ask, stalled = self._liveness.look(pids, time.monotonic())
-        for process in ask:
-            ready[process].control.send(Ping())
+        failed = [error for process in ask if (error := self._ask(ready[process])) is not None]
         for process, why in stalled:
             ready[process].give_up(why)
+        if failed:
+            raise failed[0]
+
+    def _ask(self, child: Child) -> OSError | None:
+        """Ask one child; an error must keep nobody from asking the others."""
+        try:
+            child.control.send(Ping())
+        except OSError as error:
+            self._liveness.answered(child.process)  # it was not asked, so it owes no answer
+            return error
+        return None

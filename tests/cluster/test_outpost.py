@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dynamo_cli.ipc.codec import encode
+from dynamo_cli.ipc.control import Control
 from dynamo_cli.ipc.link import RingFds, create_ring
 from dynamo_cli.messages.cluster import (
     Beat,
@@ -27,6 +28,7 @@ from dynamo_cli.messages.cluster import (
     ResetLinks,
     TellChild,
 )
+from dynamo_cli.messages.flows import ToChild
 from dynamo_cli.messages.lifecycle import (
     LinkDown,
     LinkUp,
@@ -38,7 +40,7 @@ from dynamo_cli.messages.lifecycle import (
 )
 from dynamo_cli.outpost import process
 from dynamo_cli.outpost.process import NO_HEAD, Outpost
-from dynamo_cli.supervisor.logs import OutputLine
+from dynamo_cli.supervisor.logs import SENT_CHARS, TAIL_CHARS, LogLines, OutputLine
 from dynamo_cli.supervisor.orphans import Orphans
 from dynamo_cli.supervisor.watching import Watching
 from dynamo_cli.topology import ROUTER, ZYGOTE, ProcessId, Role
@@ -46,6 +48,7 @@ from tests.cluster.outposts import (
     WORKER,
     FakeChild,
     Node,
+    decoded,
 )
 
 
@@ -319,3 +322,50 @@ def test_a_link_has_its_sizes_whichever_end_is_here(monkeypatch: pytest.MonkeyPa
     asyncio.run(scenario())
     assert made["worker 0 to router"] > made["router to worker 0"]
     assert made["processor 0 to worker 0"] > made["worker 0 to processor 0"]
+
+
+@pytest.mark.parametrize("size", [300_000, 1 << 20])
+def test_a_very_long_line_of_a_child_ends_nothing(size: int) -> None:
+    """As vLLM prints when a step fails: what it was given to do, in one line."""
+
+    async def scenario() -> None:
+        node = Node()
+        node.relay.control, theirs = Control.pair()
+        relay = Control(theirs, ToChild)
+        (line,) = LogLines().feed(b"x" * size + b"\n")
+        node.outpost.on_log(node.worker, line)
+        node.hear(Beat(3))
+        wrote, beat = (decoded(carried.payload) for carried, _ in relay.receive())
+        assert wrote.text == f"{'x' * SENT_CHARS} ... (cut: it has {size:,} characters)"
+        assert beat == Beat(3)
+        for control in (node.relay.control, relay):
+            control.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("size", [300_000, 5 << 20])
+def test_a_large_message_of_the_head_reaches_the_child(size: int) -> None:
+    async def scenario() -> None:
+        node = Node()
+        node.worker.control, theirs = Control.pair()
+        child = Control(theirs, ToChild)
+        told = LinkDown(ROUTER.name, 1, "x" * size)
+        node.hear(TellChild(WORKER.name, encode(told)))
+        assert child.receive() == [(told, [])]
+        for control in (node.worker.control, child):
+            control.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_reason_of_a_phase_is_short_however_much_a_process_has_said() -> None:
+    """Each change of any process sends the reasons of all of them."""
+
+    async def scenario() -> None:
+        node = Node()
+        node.worker.move_to(Phase.BACKOFF, "x" * 1_000_000)
+        shown = node.worker.state(0).reason
+        assert shown == f"{'x' * TAIL_CHARS} ... (cut: it has 1,000,000 characters)"
+
+    asyncio.run(scenario())

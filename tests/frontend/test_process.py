@@ -17,6 +17,7 @@ import pytest
 from dynamo_cli.config import FrontendConfig
 from dynamo_cli.frontend import process
 from dynamo_cli.frontend.process import Frontend
+from dynamo_cli.ipc.codec import encode
 from dynamo_cli.ipc.control import Control
 from dynamo_cli.messages.lifecycle import (
     Drain,
@@ -26,6 +27,7 @@ from dynamo_cli.messages.lifecycle import (
     PhaseChange,
     Probe,
     ProbeResult,
+    ProcessState,
     ProcessTable,
     StillRunning,
     Stop,
@@ -35,6 +37,7 @@ from dynamo_cli.messages.request import Abort, EngineReady, Head, Submit, Submit
 from dynamo_cli.messages.routing import RouterStats
 from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.topology import FRONTEND, QUEUE, ROUTER, ProcessId, Role
+from dynamo_cli.units import KIB
 from dynamo_cli.watch.judge import Judge
 from dynamo_cli.watch.schema import Snapshot
 
@@ -284,6 +287,28 @@ def test_the_metrics_show_the_tree() -> None:
             assert [line for line in SHOWN if line not in page] == []
 
     asyncio.run(scenario())
+
+
+def test_a_table_of_a_thousand_workers_that_all_restart_is_shown() -> None:
+    why = "SIGKILL: killed from outside, or by the kernel because memory ran out (see dmesg)"
+
+    def worker(index: int) -> ProcessState:
+        name = f"worker {index}"
+        times = (time.monotonic_ns(), time.monotonic_ns(), 1)
+        return ProcessState(name, Role.WORKER, index, Phase.BACKOFF, why, 12345, *times, "cpu")
+
+    async def scenario() -> None:
+        async with Stage() as stage:
+            large = ProcessTable([worker(index) for index in range(1024)], False, why, 1024)
+            assert len(encode(large)) > 128 * KIB
+            stage.tell(large)
+            while (await stage.get("/health"))[0] == 200:
+                await asyncio.sleep(0.005)
+            rows = (await stage.get("/dynamo/snapshot"))[2]["processes"]
+            assert [row["name"] for row in rows] == [f"worker {index}" for index in range(1024)]
+            assert {row["reason"] for row in rows} == {why}
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
 def test_what_a_process_reported_is_forgotten_when_it_is_gone() -> None:

@@ -19,6 +19,9 @@ from dynamo_cli.units import KIB
 HERE = ProcessId(Role.PROCESSOR, 0)
 THERE = ProcessId(Role.WORKER, 0)
 
+Ends = tuple[Control, Control]
+"""The supervisor's end of a control socket and the child's."""
+
 
 def spec(a_to_b_bytes: int = 64 * KIB, b_to_a_bytes: int = 64 * KIB) -> LinkSpec:
     return LinkSpec(HERE.role, THERE.role, a_to_b_bytes, b_to_a_bytes, "test")
@@ -59,6 +62,10 @@ def fired(eventfd: int) -> bool:
     with suppress(BlockingIOError):
         return os.eventfd_read(eventfd) > 0
     return False
+
+
+def open_descriptors() -> list[str]:
+    return sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208  # names, not paths
 
 
 class Recorder:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterator
 
 import pytest
 
 from dynamo_cli.errors import Corrupt
 from dynamo_cli.ipc.control import Control
 from dynamo_cli.messages.base import Message
-from dynamo_cli.messages.flows import ToChild
 from dynamo_cli.messages.lifecycle import (
     Drain,
     Drained,
@@ -21,22 +20,7 @@ from dynamo_cli.messages.lifecycle import (
     ProbeResult,
     Stop,
 )
-
-Ends = tuple[Control, Control]
-
-
-@pytest.fixture
-def ends() -> Iterator[Ends]:
-    """The supervisor's end and the child's."""
-    ours, theirs = Control.pair()
-    child = Control(theirs, ToChild)
-    yield ours, child
-    ours.close()
-    child.close()
-
-
-def open_descriptors() -> list[str]:
-    return sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208  # names, not paths
+from tests.ipc.support import Ends, open_descriptors
 
 
 def test_messages_keep_their_borders_and_order(ends: Ends) -> None:
@@ -166,3 +150,21 @@ def test_a_message_of_another_union_is_corrupt(ends: Ends) -> None:
     child.send(Stop())
     with pytest.raises(Corrupt):
         ours.receive()
+
+
+def test_what_waits_is_sent_by_the_loop_without_another_send(ends: Ends) -> None:
+    ours, child = ends
+
+    async def scenario() -> list[int]:
+        ours.attach(asyncio.get_running_loop().call_later)
+        for number in range(2000):  # far more than the kernel keeps for a socket
+            ours.send(LinkUp("router", number))
+        received: list[int] = []
+        while len(received) < 2000:
+            received += [message.generation for message, _ in child.receive()]
+            await asyncio.sleep(0)
+        return received
+
+    received = asyncio.run(asyncio.wait_for(scenario(), 20))
+    assert received == list(range(2000))
+    assert ours.flush()

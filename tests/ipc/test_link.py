@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from dynamo_cli.errors import Corrupt
+from dynamo_cli.errors import Corrupt, TooLarge
 from dynamo_cli.ipc import link as link_module
 from dynamo_cli.ipc.link import MAX_PENDING_BYTES, Link
 from dynamo_cli.ipc.ring import Ring
@@ -141,6 +141,17 @@ def test_a_message_without_an_end_is_corrupt(monkeypatch: pytest.MonkeyPatch) ->
             link.receive()
         link.close()
         writer.close()
+
+
+def test_what_would_end_the_peer_is_refused_where_it_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(link_module, "MAX_MESSAGE_BYTES", 2 * CAPACITY)
+    with links(CAPACITY) as (a, b):
+        with pytest.raises(TooLarge):
+            a.send(bytes(2 * CAPACITY + 1), owed=True)
+        a.send(bytes(2 * CAPACITY), owed=True)
+        assert [len(message) for message in carry(a, b)] == [2 * CAPACITY]
 
 
 def test_a_peer_is_woken_and_then_armed_again() -> None:

@@ -47,10 +47,12 @@ def test_messages_of_every_size_come_in_order_in_both_directions(pair: Pair) -> 
         assert received(pair, other, len(messages)) == messages
 
 
-def test_what_is_between_the_supervisor_and_the_outpost_is_carried(pair: Pair) -> None:
+@pytest.mark.parametrize("size", [5, 300_000, 5_000_000])
+def test_what_is_between_the_supervisor_and_the_outpost_is_carried(pair: Pair, size: int) -> None:
     for one, other in ((pair.head, pair.node), (pair.node, pair.head)):
-        one.control.send(Carry(b"words"))
+        one.control.send(Carry(b"x" * size))
         assert pair.run_until(lambda end=other: end.heard(Carry))
+        assert other.said[-1] == Carry(b"x" * size)
 
 
 def test_a_link_whose_reader_sleeps_is_bounded_and_delays_no_other(pair: Pair) -> None:

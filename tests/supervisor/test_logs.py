@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dynamo_cli.ipc.codec import encode
-from dynamo_cli.ipc.control import MAX_PACKET_BYTES
+from dynamo_cli.messages.logs import LEVEL_END
 from dynamo_cli.supervisor import logs
 from dynamo_cli.supervisor.logs import LogFeed, LogLines
 from dynamo_cli.watch.logs import KEPT, LogRing
@@ -53,12 +52,26 @@ def test_a_new_frontend_hears_the_last_lines_again() -> None:
     assert second.dropped == 0
 
 
-def test_a_line_without_end_is_cut() -> None:
+def test_a_line_without_end_is_cut_and_says_so() -> None:
     feed = LogFeed()
-    feed.add(0.0, "worker 0", "INFO", "x" * 100_000)
+    for size in (logs.LINE_CHARS, 100_000):
+        feed.add(0.0, "worker 0", "INFO", "x" * size)
     batch = feed.take()
     assert batch is not None
-    assert len(batch.lines[0].text) == logs.LINE_CHARS
+    shown = "x" * logs.LINE_CHARS
+    assert [line.text for line in batch.lines] == [
+        shown,
+        f"{shown} ... (cut: it has 100,000 characters)",
+    ]
+
+
+def test_a_long_line_is_whole_here_and_cut_among_the_last_words() -> None:
+    lines = LogLines()
+    text = "x" * 300_000
+    (line,) = lines.feed(f"ERROR{LEVEL_END}{text}\n".encode())
+    assert line.text == text
+    kept = "x" * logs.TAIL_CHARS
+    assert list(lines.tail) == [f"{kept} ... (cut: it has 300,000 characters)"]
 
 
 def test_the_ring_is_bounded() -> None:
@@ -67,16 +80,6 @@ def test_the_ring_is_bounded() -> None:
         fill(feed, 500)
         drain(feed, ring)
     assert len(ring.select(0)) == KEPT
-
-
-def test_the_largest_batch_fits_a_packet() -> None:
-    feed = LogFeed()
-    for _ in range(logs.BATCH_LINES):
-        feed.add(1.7e9, "prefill worker 10", "CRITICAL", "\U0001f600" * 10_000)
-    batch = feed.take()
-    assert batch is not None
-    assert len(batch.lines) == logs.BATCH_LINES
-    assert len(encode(batch)) < MAX_PACKET_BYTES
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from tests.places.small import BACK_S, COMMAND, Tree, tree
 from tests.places.test_refusals import REFUSE, TOLD
 from tests.support.server import alive, children_of, wait_until
-from tests.support.tree import BARREN, LIMIT
+from tests.support.tree import BARREN, KEYS, LIMIT
 
 FORKED = ("worker 0 [ready]", "worker 1 [ready]", "processor 0 [ready]")
 GONE_S = 2.0
@@ -106,6 +106,17 @@ def test_all_goes_with_the_supervisor_also_what_an_earlier_zygote_has_forked(
         running.process.kill()
         running.process.wait()
         wait_until(lambda: not any(map(alive, below)), GONE_S, "everything is gone")
+
+
+def test_a_process_with_much_to_know_comes_back(tmp_path: Path) -> None:
+    """The zygote gets what it is to know in one message: here 330 KB of API keys."""
+    with logged(tmp_path, **{KEYS: "5000"}) as running:
+        zygote = running.titles()["zygote [ready]"]
+        for _ in range(LIMIT + 1):
+            running.kill_and_wait("frontend")
+        assert running.titles()["zygote [ready]"] == zygote
+        assert running.stop() == 0
+        assert "ERROR" not in running.log
 
 
 def test_no_zombie_stays(tmp_path: Path) -> None:

@@ -52,6 +52,9 @@ FLOOD = "DYNAMO_TEST_FLOOD"
 BARREN = "DYNAMO_TEST_BARREN"
 """A path: a zygote that is started while there is a file cannot import what it needs."""
 
+KEYS = "DYNAMO_TEST_KEYS"
+"""How many API keys there are."""
+
 LIMIT = 2
 """How many restarts in a row may fail."""
 
@@ -116,7 +119,7 @@ def plan() -> ServeConfig:
 
     return ServeConfig(
         EngineConfig("tiny", "tiny", ("tiny",)),
-        FrontendConfig(),
+        FrontendConfig(api_keys=tuple(map("{:064}".format, range(int(os.getenv(KEYS, "0")))))),
         router=RouterConfig("least-loaded"),
         host_cache=HostCacheConfig(1 << 20),
         engine_devices=((), ()),
