@@ -9,12 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from dynamo_cli.config import ChildConfig
-from dynamo_cli.errors import (
-    ChildFailed,
-    DynamoError,
-    InternalError,
-    ResourceError,
-)
+from dynamo_cli.errors import ChildFailed, DynamoError, InternalError, ResourceError
 from dynamo_cli.host import oserrors
 from dynamo_cli.messages.flows import ToSupervisor
 from dynamo_cli.messages.lifecycle import (
@@ -270,6 +265,7 @@ class Tree:
         """Act on the exit of a child: end the run, restart the child, or forget it."""
         how = describe_exit(exit_code)
         self._links.ended(child, self._alive(), child.stalled or how)
+        retired = child.process in self._retirements
         self._retirements.ended(child.process)
         self._deaths.ended(child.process)
         if self._ending.stopping:
@@ -280,7 +276,7 @@ class Tree:
                 self._ending.drained.set()  # no other process can report that it has drained
             if self._has_served or child.failure is None:
                 self._deaths.died(child, exit_code)
-        elif child.phase is Phase.DRAINING:
+        elif retired:
             self._retired(child)
             self._log_fanout.notice("INFO", f"{child.process.name} has ended ({how})")
         elif not self._has_served:

@@ -65,5 +65,7 @@ class Supervisor(Tree):
         if worker is None or not worker.alive:
             self._forget(process)
         elif process not in self._retirements:
-            users = [other for other in self._alive() if other.process.role in SENDERS]
+            senders = (other for other in self._alive() if other.process.role in SENDERS)
+            # Who has no link to it, because its node is lost, could never hear that it has ended.
+            users = self._links.linked(worker, senders)
             self._background.start(self._retirements.retire(worker, users))
