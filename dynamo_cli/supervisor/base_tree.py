@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -318,7 +317,7 @@ class Tree:
         if self._start_of(process) is Phase.READY:
             self._start(process)
         else:
-            child.move_to(Phase.BACKOFF, WAITS)
+            child.move_to(*self._awaits(process, Phase.BACKOFF))
         self._publish()
 
     def _is_to_fork(self, process: ProcessId) -> bool:
@@ -330,7 +329,9 @@ class Tree:
 
     def _start_of(self, process: ProcessId) -> Phase:
         """The phase of the zygote if the process needs it; READY: it can be started now."""
-        return self._children[ZYGOTE].phase if self._needs_zygote(process) else Phase.READY
+        if not self._needs_zygote(process):
+            return Phase.READY
+        return zygote.phase if (zygote := self._children.get(ZYGOTE)) else Phase.STARTING
 
     def _needs_zygote(self, process: ProcessId) -> bool:
         return self._config.forked(process)
@@ -363,9 +364,7 @@ class Tree:
         if self._ending.begun:
             verdict = Verdict(False, "shutting down")
         else:
-            planned = self._config.tree()
-            missing = ((one, self._awaits(one)) for one in planned if one not in self._children)
-            table += self._not_started.rows(self._config, missing, time.monotonic_ns())
+            table += self._not_started.rows(self._config, self._children, self._awaits)
             verdict = judge(table)
         frontend = self._children.get(FRONTEND)
         if frontend is not None and frontend.alive:
@@ -384,9 +383,12 @@ class Tree:
             url, has_keys = self._children[FRONTEND].reason, bool(self._config.frontend.api_keys)
             self._log_fanout.serving(url, has_keys=has_keys)
 
-    def _awaits(self, process: ProcessId) -> str:
-        """What the first start of a process waits for, in words for people."""
-        return WAITS if self._needs_zygote(process) else ""
+    def _awaits(self, process: ProcessId, phase: Phase) -> tuple[Phase, str]:
+        """What a process that does not run waits for, in words, and its phase meanwhile: `phase`,
+        unless it is given up."""
+        if self._start_of(process) is Phase.FAILED:
+            return Phase.FAILED, NO_ZYGOTE
+        return phase, WAITS if self._needs_zygote(process) else ""
 
     def _offered(self) -> dict[str, int]:
         """Nodes that could be used too, with their free GPUs."""

@@ -61,11 +61,11 @@ class ClusterSupervisor(Supervisor):
             if process == CLUSTER:
                 self._nodes.place()
         elif (child := self._children.get(process)) is not None:
-            child.move_to(Phase.BACKOFF, self._awaits(process))
+            child.move_to(*self._awaits(process, Phase.BACKOFF))
 
-    def _awaits(self, process: ProcessId) -> str:
+    def _awaits(self, process: ProcessId, phase: Phase) -> tuple[Phase, str]:
         node = self._node_of(process)
-        return f"waiting for {node}" if node else super()._awaits(process)
+        return (phase, f"waiting for {node}") if node else super()._awaits(process, phase)
 
     def _make(self, start: Start) -> Child:
         node = self._node_of(start.process)
