@@ -42,6 +42,7 @@ from dynamo_cli.supervisor.not_started import NotStarted
 from dynamo_cli.supervisor.orphans import Orphans
 from dynamo_cli.supervisor.retirement import Retirements
 from dynamo_cli.supervisor.revival import NO_ZYGOTE, WAITS, Restarts, next_step, was_killed
+from dynamo_cli.supervisor.unstarted import Unstarted
 from dynamo_cli.supervisor.verdict import Verdict, describe_exit, failure_of, judge, start_hint
 from dynamo_cli.supervisor.view import View
 from dynamo_cli.supervisor.watching import Watching
@@ -135,6 +136,7 @@ class Tree:
             tuple(device.name for device in self._config.devices_of(process)),
             self._listening.sockets if process == FRONTEND else (),
         )
+        self._restarts.setdefault(process, Restarts(self._config.restart))
         staying = self._retirements.staying(self._alive(), process)
         child: Child | None = None
         try:
@@ -145,10 +147,9 @@ class Tree:
             if child is not None:
                 self._links.ended(child, staying, "it could not be started")
                 child.discard()
-            self._cannot_start(process, error)
+            self._cannot_start(start, error)
             return
         self._children[process] = child
-        self._restarts.setdefault(process, Restarts(self._config.restart))
         if process == FRONTEND:
             self._log_fanout.on_new_frontend()
 
@@ -169,19 +170,20 @@ class Tree:
         else:
             child.spawn()
 
-    def _cannot_start(self, process: ProcessId, error: OSError) -> None:
+    def _cannot_start(self, start: Start, error: OSError) -> None:
         """Handle that the system lacks descriptors, processes or memory for a process.
 
         Before the server is ready for the first time this ends the run. Later the start is tried
         again, as after a death during the start.
         """
-        why = f"it cannot be started: {oserrors.reason(error)}"
+        process, why = start.process, f"it cannot be started: {oserrors.reason(error)}"
         if not self._has_served:
             self._ending.give_up(ResourceError(f"{process.name}: {why}. {start_hint(error)}"))
             return
-        before = self._children.get(process)
-        then = self._restart_later(before, why)[1] if before is not None else ""
-        self._log_fanout.notice("ERROR", f"{process.name}: {why}" + (f"; {then}" if then else ""))
+        node = self._config.node_of(process)
+        unstarted = Unstarted(start, self, node.name if node is not None else "")
+        _, then = self._restart_later(self._children.setdefault(process, unstarted), why)
+        self._log_fanout.notice("ERROR", f"{process.name}: {why}; {then}")
 
     def _alive(self) -> Iterator[Child]:
         return (child for child in self._children.values() if child.alive)
