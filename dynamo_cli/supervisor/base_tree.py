@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from dynamo_cli.config import ChildConfig
 from dynamo_cli.errors import ChildFailed, DynamoError, InternalError, ResourceError
@@ -19,6 +18,7 @@ from dynamo_cli.messages.lifecycle import (
     Listening,
     Phase,
     PhaseChange,
+    PlacementChanged,
     Pong,
     Probe,
     ProbeResult,
@@ -40,6 +40,7 @@ from dynamo_cli.supervisor.log_fanout import LogFanout
 from dynamo_cli.supervisor.logs import OutputLine
 from dynamo_cli.supervisor.not_started import NotStarted
 from dynamo_cli.supervisor.orphans import Orphans
+from dynamo_cli.supervisor.remembered import remembered
 from dynamo_cli.supervisor.retirement import Retirements
 from dynamo_cli.supervisor.revival import NO_ZYGOTE, WAITS, Restarts, next_step, was_killed
 from dynamo_cli.supervisor.unstarted import Unstarted
@@ -203,9 +204,8 @@ class Tree:
             case ProbeResult(worker, error):
                 if (probed := self._children.get(ProcessId(Role.WORKER, worker))) is not None:
                     self._on_probe(probed, error)
-            case AdaptersChanged(table):
-                frontend = replace(self._config.frontend, adapters=table)
-                self._config = replace(self._config, frontend=frontend)
+            case AdaptersChanged() | PlacementChanged():
+                self._config = remembered(self._config, message)
             case Released(worker):
                 self._retirements.released(child.process, ProcessId(Role.WORKER, worker))
             case Pong():
