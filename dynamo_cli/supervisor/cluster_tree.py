@@ -65,7 +65,9 @@ class ClusterSupervisor(Supervisor):
 
     def _awaits(self, process: ProcessId, phase: Phase) -> tuple[Phase, str]:
         node = self._node_of(process)
-        return (phase, f"waiting for {node}") if node else super()._awaits(process, phase)
+        if node and not self._nodes.is_up(node):
+            return phase, f"waiting for {node}"
+        return super()._awaits(process, phase)
 
     def _make(self, start: Start) -> Child:
         node = self._node_of(start.process)

@@ -67,7 +67,7 @@ class Run:
         child.gone.set()
         self.tree.on_exit(child, exit_code)
 
-    def rows(self) -> list[tuple[Phase, str]]:
+    def rows(self) -> list[tuple[str, str]]:
         found = (self.table[process.name] for process in (WORKER, ADDED))
         return [(row.phase, row.reason) for row in found]
 
