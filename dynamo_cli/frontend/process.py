@@ -47,6 +47,7 @@ from dynamo_cli.messages.lifecycle import (
     Logged,
     Phase,
     PhaseChange,
+    PlacementChanged,
     Probe,
     ProbeResult,
     ProcessTable,
@@ -206,8 +207,12 @@ class Frontend:
             listener.close()
 
     def _announce(self, rule: PlacementRule) -> None:
-        """Send a new rule to all decode workers; `on_link` sends it to later ones."""
+        """Send a new rule to all decode workers; `on_link` sends it to later ones.
+
+        The supervisor gives it to the next frontend.
+        """
         self._rule = rule
+        self._switchboard.report(PlacementChanged(rule))
         for peer in self._switchboard.links:
             self._tell_rule(peer)
 

@@ -43,6 +43,7 @@ from dynamo_cli.messages.lifecycle import (
     PeerEnded,
     PhaseChange,
     Ping,
+    PlacementChanged,
     Pong,
     Probe,
     ProbeResult,
@@ -198,6 +199,7 @@ ToSupervisor = (
     | Released
     | Rescued
     | AdaptersChanged
+    | PlacementChanged
     | RelayBound
     | RelayJoined
     | RelayCut

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-from dynamo_cli.config import AdapterTable
+from dynamo_cli.config import AdapterTable, PlacementRule
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.request import MoveReason
 from dynamo_cli.topology import Role
@@ -264,6 +264,13 @@ class AdaptersChanged(Message, frozen=True):
     """From the frontend: the adapters that were loaded, for the frontend that replaces it."""
 
     table: AdapterTable
+
+
+class PlacementChanged(Message, frozen=True):
+    """From the frontend: the new bounds of prefills, for it and the workers when they are started
+    again."""
+
+    rule: PlacementRule
 
 
 class Released(Message, frozen=True):

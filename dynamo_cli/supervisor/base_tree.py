@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from dynamo_cli.config import ChildConfig
-from dynamo_cli.errors import (
-    ChildFailed,
-    DynamoError,
-    InternalError,
-    ResourceError,
-)
+from dynamo_cli.errors import ChildFailed, DynamoError, InternalError, ResourceError
 from dynamo_cli.host import oserrors
 from dynamo_cli.messages.flows import ToSupervisor
 from dynamo_cli.messages.lifecycle import (
@@ -25,6 +18,7 @@ from dynamo_cli.messages.lifecycle import (
     Listening,
     Phase,
     PhaseChange,
+    PlacementChanged,
     Pong,
     Probe,
     ProbeResult,
@@ -46,8 +40,10 @@ from dynamo_cli.supervisor.log_fanout import LogFanout
 from dynamo_cli.supervisor.logs import OutputLine
 from dynamo_cli.supervisor.not_started import NotStarted
 from dynamo_cli.supervisor.orphans import Orphans
+from dynamo_cli.supervisor.remembered import remembered
 from dynamo_cli.supervisor.retirement import Retirements
 from dynamo_cli.supervisor.revival import NO_ZYGOTE, WAITS, Restarts, next_step, was_killed
+from dynamo_cli.supervisor.unstarted import Unstarted
 from dynamo_cli.supervisor.verdict import Verdict, describe_exit, failure_of, judge, start_hint
 from dynamo_cli.supervisor.view import View
 from dynamo_cli.supervisor.watching import Watching
@@ -141,6 +137,7 @@ class Tree:
             tuple(device.name for device in self._config.devices_of(process)),
             self._listening.sockets if process == FRONTEND else (),
         )
+        self._restarts.setdefault(process, Restarts(self._config.restart))
         staying = self._retirements.staying(self._alive(), process)
         child: Child | None = None
         try:
@@ -151,10 +148,9 @@ class Tree:
             if child is not None:
                 self._links.ended(child, staying, "it could not be started")
                 child.discard()
-            self._cannot_start(process, error)
+            self._cannot_start(start, error)
             return
         self._children[process] = child
-        self._restarts.setdefault(process, Restarts(self._config.restart))
         if process == FRONTEND:
             self._log_fanout.on_new_frontend()
 
@@ -175,19 +171,20 @@ class Tree:
         else:
             child.spawn()
 
-    def _cannot_start(self, process: ProcessId, error: OSError) -> None:
+    def _cannot_start(self, start: Start, error: OSError) -> None:
         """Handle that the system lacks descriptors, processes or memory for a process.
 
         Before the server is ready for the first time this ends the run. Later the start is tried
         again, as after a death during the start.
         """
-        why = f"it cannot be started: {oserrors.reason(error)}"
+        process, why = start.process, f"it cannot be started: {oserrors.reason(error)}"
         if not self._has_served:
             self._ending.give_up(ResourceError(f"{process.name}: {why}. {start_hint(error)}"))
             return
-        before = self._children.get(process)
-        then = self._restart_later(before, why)[1] if before is not None else ""
-        self._log_fanout.notice("ERROR", f"{process.name}: {why}" + (f"; {then}" if then else ""))
+        node = self._config.node_of(process)
+        unstarted = Unstarted(start, self, node.name if node is not None else "")
+        _, then = self._restart_later(self._children.setdefault(process, unstarted), why)
+        self._log_fanout.notice("ERROR", f"{process.name}: {why}; {then}")
 
     def _alive(self) -> Iterator[Child]:
         return (child for child in self._children.values() if child.alive)
@@ -207,9 +204,8 @@ class Tree:
             case ProbeResult(worker, error):
                 if (probed := self._children.get(ProcessId(Role.WORKER, worker))) is not None:
                     self._on_probe(probed, error)
-            case AdaptersChanged(table):
-                frontend = replace(self._config.frontend, adapters=table)
-                self._config = replace(self._config, frontend=frontend)
+            case AdaptersChanged() | PlacementChanged():
+                self._config = remembered(self._config, message)
             case Released(worker):
                 self._retirements.released(child.process, ProcessId(Role.WORKER, worker))
             case Pong():
@@ -270,6 +266,7 @@ class Tree:
         """Act on the exit of a child: end the run, restart the child, or forget it."""
         how = describe_exit(exit_code)
         self._links.ended(child, self._alive(), child.stalled or how)
+        retired = child.process in self._retirements
         self._retirements.ended(child.process)
         self._deaths.ended(child.process)
         if self._ending.stopping:
@@ -280,7 +277,7 @@ class Tree:
                 self._ending.drained.set()  # no other process can report that it has drained
             if self._has_served or child.failure is None:
                 self._deaths.died(child, exit_code)
-        elif child.phase is Phase.DRAINING:
+        elif retired:
             self._retired(child)
             self._log_fanout.notice("INFO", f"{child.process.name} has ended ({how})")
         elif not self._has_served:
@@ -322,7 +319,7 @@ class Tree:
         if self._start_of(process) is Phase.READY:
             self._start(process)
         else:
-            child.move_to(Phase.BACKOFF, WAITS)
+            child.move_to(*self._awaits(process, Phase.BACKOFF))
         self._publish()
 
     def _is_to_fork(self, process: ProcessId) -> bool:
@@ -334,7 +331,9 @@ class Tree:
 
     def _start_of(self, process: ProcessId) -> Phase:
         """The phase of the zygote if the process needs it; READY: it can be started now."""
-        return self._children[ZYGOTE].phase if self._needs_zygote(process) else Phase.READY
+        if not self._needs_zygote(process):
+            return Phase.READY
+        return zygote.phase if (zygote := self._children.get(ZYGOTE)) else Phase.STARTING
 
     def _needs_zygote(self, process: ProcessId) -> bool:
         return self._config.forked(process)
@@ -367,9 +366,7 @@ class Tree:
         if self._ending.begun:
             verdict = Verdict(False, "shutting down")
         else:
-            planned = self._config.tree()
-            missing = ((one, self._awaits(one)) for one in planned if one not in self._children)
-            table += self._not_started.rows(self._config, missing, time.monotonic_ns())
+            table += self._not_started.rows(self._config, self._children, self._awaits)
             verdict = judge(table)
         frontend = self._children.get(FRONTEND)
         if frontend is not None and frontend.alive:
@@ -388,9 +385,12 @@ class Tree:
             url, has_keys = self._children[FRONTEND].reason, bool(self._config.frontend.api_keys)
             self._log_fanout.serving(url, has_keys=has_keys)
 
-    def _awaits(self, process: ProcessId) -> str:
-        """What the first start of a process waits for, in words for people."""
-        return WAITS if self._needs_zygote(process) else ""
+    def _awaits(self, process: ProcessId, phase: Phase) -> tuple[Phase, str]:
+        """What a process that does not run waits for, in words, and its phase meanwhile: `phase`,
+        unless it is given up."""
+        if self._start_of(process) is Phase.FAILED:
+            return Phase.FAILED, NO_ZYGOTE
+        return phase, WAITS if self._needs_zygote(process) else ""
 
     def _offered(self) -> dict[str, int]:
         """Nodes that could be used too, with their free GPUs."""

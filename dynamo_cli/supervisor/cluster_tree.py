@@ -25,6 +25,7 @@ from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor.child import Child, Start
 from dynamo_cli.supervisor.nodes import Nodes
 from dynamo_cli.supervisor.remote_child import RemoteChild
+from dynamo_cli.supervisor.retirement import NOT_LISTENING
 from dynamo_cli.supervisor.tree import Supervisor
 from dynamo_cli.supervisor.view import View
 from dynamo_cli.topology import CLUSTER, FRONTEND, ProcessId, Role
@@ -60,11 +61,13 @@ class ClusterSupervisor(Supervisor):
             if process == CLUSTER:
                 self._nodes.place()
         elif (child := self._children.get(process)) is not None:
-            child.move_to(Phase.BACKOFF, self._awaits(process))
+            child.move_to(*self._awaits(process, Phase.BACKOFF))
 
-    def _awaits(self, process: ProcessId) -> str:
+    def _awaits(self, process: ProcessId, phase: Phase) -> tuple[Phase, str]:
         node = self._node_of(process)
-        return f"waiting for {node}" if node else super()._awaits(process)
+        if node and not self._nodes.is_up(node):
+            return phase, f"waiting for {node}"
+        return super()._awaits(process, phase)
 
     def _make(self, start: Start) -> Child:
         node = self._node_of(start.process)
@@ -171,7 +174,13 @@ class ClusterSupervisor(Supervisor):
             self._links.join(child, self._retirements.staying(joined, child.process))
             joined.append(child)
         for child in self.children_of(node):
-            self._on_phase(child, Phase(present[child.process.name]), "")
+            phase = Phase(present[child.process.name])
+            if child.process in self._retirements:
+                # What was said to the node while it was lost may not have arrived.
+                listens = phase not in NOT_LISTENING
+                self._background.start(self._retirements.stop(child, listens=listens))
+            else:
+                self._on_phase(child, phase, "")
         for process in self._config.tree():
             known = self._children.get(process)
             missing = known is None or (not known.alive and known.phase is not Phase.FAILED)
@@ -186,7 +195,9 @@ class ClusterSupervisor(Supervisor):
         for child in self.children_of(node):
             self._links.part(child, self._alive(), f"{NODE_LOST}: {why}")
             child.control.drop_links()
-            child.move_to(Phase.BACKOFF, why)
+            self._retirements.parted(child.process)
+            if child.process not in self._retirements:
+                child.move_to(Phase.BACKOFF, why)
         self._log_fanout.notice("WARNING", f"{node} is lost: {why}; its requests move")
         self._publish()
 

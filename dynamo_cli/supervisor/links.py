@@ -30,6 +30,11 @@ class Links:
             if not ends[a].join_beside(ends[b], generation):
                 join(ends[a].control, ends[b].control, a, b, spec=spec, generation=generation)
 
+    def linked(self, child: Child, others: Iterable[Child]) -> list[Child]:
+        """Those of `others` that have a link with `child`."""
+        process = child.process
+        return [one for one in others if frozenset((one.process, process)) in self._generation_of]
+
     def part(self, child: Child, others: Iterable[Child], reason: str) -> None:
         """Tell those of `others` that have a link with `child` that it is down, and why."""
         controls = {other.process: other.control for other in others}

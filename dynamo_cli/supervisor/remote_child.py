@@ -140,7 +140,8 @@ class RemoteChild(Child):
             self._way.tell(SignalChild(self.process.name, number))
 
     def discard(self) -> None:
-        """Forget a child that could not be started."""
+        """Forget a child that could not be started. The outpost may have begun to."""
+        self.kill()
         self.gone.set()
         self.control.drop_links()
 

@@ -52,20 +52,23 @@ class Retirements:
         return process in self._retiring
 
     def staying(self, children: Iterable[Child], newcomer: ProcessId) -> list[Child]:
-        """Those that a new process gets links to.
+        """Those that a process gets links to, which is new, or whose node is back.
 
-        A host cache gets links to workers that retire too: until they end they use slots of the
-        memory, and it must not give these to others.
+        Host caches have links to workers that retire too: until they end they use slots of the
+        memory, and it must not be given to others.
         """
-        if newcomer.role is Role.HOST_CACHE:
-            return list(children)
-        return [child for child in children if child.process not in self._retiring]
+        return [
+            child
+            for child in children
+            if Role.HOST_CACHE in (newcomer.role, child.process.role)
+            or self._retiring.keys().isdisjoint((newcomer, child.process))
+        ]
 
     def retire(self, worker: Child, others: Iterable[Child]) -> Work:
         """Begin to retire a worker.
 
         Args:
-            others: the children that could send requests to it, or have them sent.
+            others: the linked children that could send requests to it, or have them sent.
 
         Returns:
             the rest of the work, which waits until no request runs on the worker and stops it.
@@ -84,6 +87,16 @@ class Retirements:
         """Wait for its requests in flight, then stop it."""
         if retirement.users:
             await _at_most(self._drain_timeout_s, retirement.unused)
+        await self.stop(worker, listens=listens)
+
+    async def stop(self, worker: Child, *, listens: bool) -> None:
+        """Stop a worker that retires and has no requests any more.
+
+        Args:
+            listens: whether it reads its control socket.
+        """
+        if worker.gone.is_set():
+            return  # there may be another worker of this name on its node
         worker.control.send(Stop())
         if not listens:
             worker.kill()
@@ -95,8 +108,15 @@ class Retirements:
         if (retirement := self._retiring.get(worker)) is not None:
             retirement.without(user)
 
+    def parted(self, worker: ProcessId) -> None:
+        """Note that the links of this worker are down: nothing of the others runs on it any more,
+        and none of them will say so."""
+        if (retirement := self._retiring.get(worker)) is not None:
+            retirement.unused.set()
+
     def ended(self, process: ProcessId) -> None:
         """Note that a child has ended: it retires no more, and it uses no worker any more."""
+        self.parted(process)
         self._retiring.pop(process, None)
         for retirement in self._retiring.values():
             retirement.without(process)

@@ -31,6 +31,31 @@ class Supervisor(Tree):
         super()._retired(child)
         self._start_workers()
 
+    def _start(self, process: ProcessId) -> None:
+        if self._holder(process) is None:
+            super()._start(process)
+
+    def _awaits(self, process: ProcessId, phase: Phase) -> tuple[Phase, str]:
+        if (holder := self._holder(process)) is not None:
+            return phase, f"waiting for the GPUs of {holder.process.name}"
+        return super()._awaits(process, phase)
+
+    def _holder(self, process: ProcessId) -> Child | None:
+        """A worker that retires, and still has a GPU that the plan gives to a new process now.
+
+        Once it has ended, `_retired` starts the new one.
+        """
+        if process in self._children:
+            return None  # its GPUs have been its own since the plan has it
+        node = self._config.node_of(process)
+        place = node.name if node is not None else ""
+        gpus = {device.name for device in self._config.devices_of(process)}
+        retiring = (child for child in self._alive() if child.process in self._retirements)
+        for child in retiring:
+            if child.node == place and not gpus.isdisjoint(child.start.gpus):
+                return child
+        return None
+
     def _rescale(self, count: int) -> Rescaled:
         """Change the number of workers in the plan, and begin to start or retire workers."""
         before = self._config.workers
@@ -65,5 +90,7 @@ class Supervisor(Tree):
         if worker is None or not worker.alive:
             self._forget(process)
         elif process not in self._retirements:
-            users = [other for other in self._alive() if other.process.role in SENDERS]
+            senders = (other for other in self._alive() if other.process.role in SENDERS)
+            # Who has no link to it, because its node is lost, could never hear that it has ended.
+            users = self._links.linked(worker, senders)
             self._background.start(self._retirements.retire(worker, users))

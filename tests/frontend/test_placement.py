@@ -9,6 +9,7 @@ import pytest
 
 from dynamo_cli.config import FrontendConfig, PlacementRule
 from dynamo_cli.frontend.admin.prefill_bounds import Placement
+from dynamo_cli.messages.lifecycle import PlacementChanged
 from dynamo_cli.messages.prefill import PrefillQueueStats, SetPlacement, TransferStats
 from dynamo_cli.topology import ProcessId, Role
 from tests.frontend.stage import WORKER, Stage
@@ -31,6 +32,7 @@ def test_new_bounds_reach_the_workers_of_now_and_of_later() -> None:
             status, _, shown = await stage.post("/dynamo/placement", data=body, headers=KEY)
             assert (status, shown["max_local_prefill_length"]) == (200, 50)
             assert await worker.take(SetPlacement) == SetPlacement(True, 50, 3)
+            assert (await stage.report(PlacementChanged)).rule == PlacementRule(True, 50, 3)
             worker.die()
             reborn = await stage.neighbour(WORKER)
             assert await reborn.take(SetPlacement) == SetPlacement(True, 50, 3)

@@ -15,8 +15,8 @@ from dynamo_cli.messages.lifecycle import STALLED, LinkUp, Phase, ProcessState
 from dynamo_cli.supervisor.child import Start
 from dynamo_cli.supervisor.cluster_tree import ClusterSupervisor
 from dynamo_cli.supervisor.remote_child import RemoteChild
-from dynamo_cli.supervisor.revival import WAITS, Restarts
-from dynamo_cli.topology import FRONTEND, ROUTER, ProcessId, Role
+from dynamo_cli.supervisor.revival import NO_ZYGOTE, WAITS, Restarts
+from dynamo_cli.topology import FRONTEND, ROUTER, ZYGOTE, ProcessId, Role
 from tests.cluster.test_plan import planned
 from tests.supervisor.test_remote_child import Way
 
@@ -169,6 +169,22 @@ def test_the_table_shows_what_was_not_started_yet_and_what_it_waits_for() -> Non
         run.tree._restarts[WORKER] = Restarts(run.tree._config.restart)
         run.tree._publish()
         assert [row.reason for row in run.tables[-1] if row.name == WORKER.name] == [""]
+
+    in_a_run(scenario)
+
+
+def test_what_another_node_starts_does_not_need_the_zygote_of_this_machine() -> None:
+    def scenario(run: Run) -> None:
+        del run.tree._children[WORKER], run.tree._restarts[WORKER]
+        zygote: Any = SimpleNamespace(
+            process=ZYGOTE, alive=False, phase=Phase.FAILED, state=run.worker.state
+        )
+        run.tree._children[ZYGOTE] = zygote
+        run.tree._restarts[ZYGOTE] = Restarts(run.tree._config.restart)
+        run.tree._publish()
+        rows = {row.name: (row.phase, row.reason) for row in run.tables[0][1:]}
+        assert rows[WORKER.name] == (Phase.STARTING, f"waiting for {NODE}")
+        assert rows[ProcessId(Role.PROCESSOR, 0).name] == (Phase.FAILED, NO_ZYGOTE)
 
     in_a_run(scenario)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 from dynamo_cli.config import EngineConfig, ZygoteConfig
@@ -13,6 +14,7 @@ from dynamo_cli.messages.cluster import (
     PartChild,
     RelayDown,
     RelayUp,
+    SignalChild,
 )
 from dynamo_cli.messages.lifecycle import LinkDown, LinkUp, PeerEnded
 from dynamo_cli.supervisor.child import Child, Start
@@ -76,6 +78,18 @@ def test_a_child_that_is_gone_leaves_no_link_at_the_relay_and_none_is_dropped_tw
     assert way.relayed == [RelayDown(4)]
     worker.control.drop_links()
     assert way.relayed == [RelayDown(4)]
+
+
+def test_the_outpost_ends_a_child_whose_links_could_not_be_made() -> None:
+    """Else the next one of its name would run beside it."""
+    way = Way()
+    worker = child(way, Role.WORKER)
+    worker.begin(forked=False)
+    worker.control.send(LinkUp("router", 3))
+    worker.discard()
+    assert way.told[2:] == [SignalChild("worker 0", signal.SIGKILL)]
+    assert way.relayed == [RelayUp(3), RelayDown(3)]
+    assert not worker.alive
 
 
 def test_engines_and_the_host_cache_of_a_node_are_joined_there_without_the_relay() -> None:

@@ -18,7 +18,7 @@ class Placement:
 
     Args:
         rule: the rule at the start; None if there are no prefill workers.
-        announce: sends a new rule to every decode worker.
+        announce: sends a new rule to every decode worker and to the supervisor.
     """
 
     def __init__(
