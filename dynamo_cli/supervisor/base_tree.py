@@ -33,6 +33,7 @@ from dynamo_cli.supervisor.background import Background
 from dynamo_cli.supervisor.child import Child, Start
 from dynamo_cli.supervisor.death_log import DeathLog
 from dynamo_cli.supervisor.ending import STOP_TIMEOUT_S, Ending
+from dynamo_cli.supervisor.failed_start import FailedStart
 from dynamo_cli.supervisor.links import Links
 from dynamo_cli.supervisor.listening import ListeningSockets
 from dynamo_cli.supervisor.local_child import LocalChild
@@ -43,7 +44,6 @@ from dynamo_cli.supervisor.orphans import Orphans
 from dynamo_cli.supervisor.remembered import remembered
 from dynamo_cli.supervisor.retirement import Retirements
 from dynamo_cli.supervisor.revival import NO_ZYGOTE, WAITS, Restarts, next_step, was_killed
-from dynamo_cli.supervisor.unstarted import Unstarted
 from dynamo_cli.supervisor.verdict import Verdict, describe_exit, failure_of, judge, start_hint
 from dynamo_cli.supervisor.view import View
 from dynamo_cli.supervisor.watching import Watching
@@ -182,8 +182,8 @@ class Tree:
             self._ending.give_up(ResourceError(f"{process.name}: {why}. {start_hint(error)}"))
             return
         node = self._config.node_of(process)
-        unstarted = Unstarted(start, self, node.name if node is not None else "")
-        _, then = self._restart_later(self._children.setdefault(process, unstarted), why)
+        failed = FailedStart(start, self, node.name if node is not None else "")
+        _, then = self._restart_later(self._children.setdefault(process, failed), why)
         self._log_fanout.notice("ERROR", f"{process.name}: {why}; {then}")
 
     def _alive(self) -> Iterator[Child]:

@@ -7,7 +7,7 @@ import signal
 from dynamo_cli.supervisor.child import Child, Parent, Start
 
 
-class Unstarted(Child):
+class FailedStart(Child):
     """A child that has never run, so it has ended, and has no control socket.
 
     Args:
