@@ -116,9 +116,10 @@ class Exchange:
         """The processors that can take requests."""
         return list(self._loads)
 
-    def reaches(self, processor: ProcessId) -> bool:
-        """Whether there is a link to a processor."""
-        return processor in self._switchboard.links
+    def reaches(self, processor: ProcessId, generation: int) -> bool:
+        """Whether there is still this link to a processor, not one to its next life or none."""
+        link = self._switchboard.links.get(processor)
+        return link is not None and link.generation == generation
 
     def change_adapter(
         self, processor: ProcessId, change: type[LoadAdapter | UnloadAdapter], adapter: Adapter

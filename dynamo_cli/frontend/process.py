@@ -328,7 +328,8 @@ class Frontend:
     def _welcome(self, processor: ProcessId) -> None:
         if processor not in self._welcomed:
             self._welcomed.add(processor)
-            self._background(self._adapters.welcome(processor))
+            generation = self._switchboard.links[processor].generation
+            self._background(self._adapters.welcome(processor, generation))
 
     def _ready_peers(self) -> list[ProcessId]:
         """The processes that are ready and linked."""

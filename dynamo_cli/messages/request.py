@@ -280,7 +280,7 @@ class Move(msgspec.Struct, array_like=True, frozen=True, gc=False):
         source: index of that process.
         target: index of the process that it went to; None if it found none in time.
         reason: why it left.
-        output_tokens: output tokens that it had when it left.
+        output_tokens: output tokens that all answers of the request had together when it left.
         left_ns: when it left, on the monotonic clock.
         resumed_ns: when its next token came; 0 if none has come.
     """

@@ -83,7 +83,12 @@ class Dispatch:
             return ChosenWorker(
                 answer.worker, answer.overlap_blocks, answer.prefill_worker, answer.engine_order
             )
-        worker = self._least_loaded(query.excluded)
+        try:
+            worker = self._least_loaded(query.excluded)
+        except NotReady:
+            if answer.worker is not None:  # the router counts it as load of that worker
+                self._tell_router(RequestEnd(query.request_id))
+            raise
         if self._routed:
             self.unrouted += 1
         self.follow(query.request_id, worker, query.prompt_tokens)

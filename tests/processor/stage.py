@@ -19,6 +19,7 @@ import msgspec
 import orjson
 
 from dynamo_cli.config import EngineConfig, MigrationRule, ProcessorConfig, SimulationConfig
+from dynamo_cli.deaths import AT_ONCE_NS
 from dynamo_cli.engines.mock import wire
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.control import Control
@@ -289,6 +290,11 @@ class Stage:
         self.control.close()
         self._log.close()
         assert exit_code == 0, self.log
+
+    def let_time_pass(self) -> None:
+        """Until another loss does not count as the same one."""
+        since_ns = time.monotonic_ns()
+        patiently(self.frontend.poll, lambda: time.monotonic_ns() - since_ns > 2 * AT_ONCE_NS)
 
     def read_log(self) -> str:
         try:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
+import pytest
+
+from dynamo_cli.errors import NotReady
 from dynamo_cli.messages.lifecycle import Released
-from dynamo_cli.messages.routing import RouteAnswer, RouteQuery
+from dynamo_cli.messages.routing import RequestEnd, RouteAnswer, RouteQuery
 from dynamo_cli.processor.dispatch import Dispatch
 from dynamo_cli.topology import ROUTER, ProcessId
 
@@ -19,6 +23,7 @@ class FakeSwitchboard:
         self.asked = 0
         self.excluded: tuple[int, ...] = ()  # by the last query
         self.reports: list[Any] = []
+        self.ends: list[str] = []
         self.dispatch: Dispatch
 
     def send(self, peer: ProcessId, message: Any) -> bool:
@@ -27,6 +32,8 @@ class FakeSwitchboard:
             self.excluded = message.excluded
             answer = RouteAnswer(message.request_id, self.answers.pop(0), 0)
             asyncio.get_running_loop().call_soon(self.dispatch.answered, answer)
+        elif peer == ROUTER and isinstance(message, RequestEnd):
+            self.ends.append(message.request_id)
         return True
 
     def post(self, peer: ProcessId, message: Any) -> bool:
@@ -48,6 +55,34 @@ def dispatch(board: FakeSwitchboard, workers: int = 2) -> Dispatch:
 
 def place(where: Dispatch, name: str) -> int:
     return asyncio.run(where.place(RouteQuery(name, name, 1))).worker
+
+
+@pytest.mark.parametrize(("named", "ends"), [(1, ["a"]), (None, [])])
+def test_the_router_forgets_what_found_no_worker_that_is_ready(
+    named: int | None, ends: list[str]
+) -> None:
+    board = FakeSwitchboard(named)
+    where = dispatch(board, workers=0)
+    with pytest.raises(NotReady):
+        place(where, "a")
+    assert (board.ends, where.placed, where.queries) == (ends, 0, 0)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_the_router_forgets_a_query_that_is_cancelled(answered: bool) -> None:
+    async def scenario() -> None:
+        board = FakeSwitchboard(1)
+        where = dispatch(board)
+        task = asyncio.create_task(where.place(RouteQuery("a", "a", 1)))
+        await asyncio.sleep(0)
+        if answered:  # but the task has not run since
+            where.answered(RouteAnswer("a", 1, 0))
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        assert (board.ends, where.placed, where.queries) == (["a"], 0, 0)
+
+    asyncio.run(scenario())
 
 
 def test_without_a_router_a_request_keeps_its_own_priority() -> None:

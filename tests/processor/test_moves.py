@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import array
 import re
-import time
 from typing import Any
 
 import orjson
 import pytest
 
-from dynamo_cli.deaths import AT_ONCE_NS
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.lifecycle import Released, Retire
 from dynamo_cli.messages.request import (
@@ -31,7 +29,7 @@ from dynamo_cli.messages.request import (
 from dynamo_cli.messages.routing import FirstToken, RequestEnd, RouteQuery
 from dynamo_cli.messages.telemetry import ProcessorStats
 
-from .stage import Stage, body_of, error_of, patiently, request_of, stream_to_its_end
+from .stage import Stage, body_of, error_of, request_of, stream_to_its_end
 
 pytestmark = pytest.mark.engine
 
@@ -168,12 +166,6 @@ def test_the_limit_of_moves(stage: Stage) -> None:
     stage.nothing_is_left()
 
 
-def let_time_pass(stage: Stage) -> None:
-    """Until another loss does not count as the same one."""
-    since_ns = time.monotonic_ns()
-    patiently(stage.frontend.poll, lambda: time.monotonic_ns() - since_ns > 2 * AT_ONCE_NS)
-
-
 def test_a_request_is_not_to_blame_for_nodes_that_are_lost(stage: Stage) -> None:
     name, added = started(stage)
     for worker in (0, 1):
@@ -181,7 +173,7 @@ def test_a_request_is_not_to_blame_for_nodes_that_are_lost(stage: Stage) -> None
         stage.link(stage.workers[worker])
         added = moved_to(stage, 1 - worker, added)
         assert stage.moved().reason is MoveReason.NODE_LOST
-        let_time_pass(stage)
+        stage.let_time_pass()
     stage.workers[0].give(added, finish=True)
     assert not stream_to_its_end(stage, name)[1].error
 
@@ -192,7 +184,7 @@ def test_a_request_of_which_two_workers_die_gets_no_third(stage: Stage) -> None:
     stage.link(stage.workers[0])
     moved_to(stage, 1, added)
     stage.moved()
-    let_time_pass(stage)
+    stage.let_time_pass()
     stage.kill(stage.workers[1])
     text, finish = stream_to_its_end(stage, name)
     assert finish.error == "poison_request"

@@ -309,6 +309,21 @@ def test_a_worker_that_dies_while_it_loads_an_adapter_holds_up_nobody(stage: Sta
     assert stage.frontend.take(Reply).status == 200
 
 
+def test_a_worker_that_dies_after_a_load_was_given_up_ends_nobody_else(stage: Stage) -> None:
+    name, one = stage.name(), adapter(1006)
+    stage.submit(LoadAdapter(name, "adapter-1006", one))
+    first, second = stage.workers
+    call = first.take(CallUtility)
+    second.take(CallUtility)
+    stage.submit(Abort(name, "client_left"))
+    stage.kill(second)
+    stage.nothing_is_left()
+    first.answer_call(call.call_id, True)  # nobody waits for it any more
+    name, added = stage.place()
+    first.complete(added)
+    assert stage.frontend.take(Reply).request_id == name
+
+
 def test_an_adapter_of_another_number_is_refused_by_its_name(stage: Stage) -> None:
     one, same_name = adapter(1004), Adapter("adapter-1004", "/elsewhere", 1005)
     for change, status in ((one, 200), (same_name, 400)):

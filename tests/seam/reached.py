@@ -89,7 +89,12 @@ REACHED: dict[str, tuple[str, ...]] = {
     ),
     "vllm.config.ModelConfig": (
         *("max_model_len", "dtype", "runner_type", "is_encoder_decoder", "enable_sleep_mode"),
-        *("skip_tokenizer_init", "is_multimodal_model", "renderer_num_workers"),
+        *(
+            "skip_tokenizer_init",
+            "is_multimodal_model",
+            "supports_multimodal_inputs",
+            "renderer_num_workers",
+        ),
         *("get_vocab_size()", "get_num_layers(_)", "get_num_kv_heads(_)", "get_head_size()"),
     ),
     "vllm.config.CacheConfig": (
@@ -101,7 +106,9 @@ REACHED: dict[str, tuple[str, ...]] = {
         *("max_num_seqs", "max_num_batched_tokens"),
         *("enable_chunked_prefill", "disable_chunked_mm_input"),
     ),
-    "vllm.config.ParallelConfig": ("world_size", "distributed_executor_backend"),
+    "vllm.config.ParallelConfig": (
+        *("world_size", "distributed_executor_backend", "_api_process_count"),
+    ),
     "vllm.config.CompilationConfig": ("cudagraph_capture_sizes",),
     # -- messages between the two halves -------------------------------------------------------
     f"{CORE}.EngineCoreRequest": (

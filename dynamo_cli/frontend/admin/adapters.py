@@ -108,18 +108,24 @@ class Adapters:
                 raise
         return f"Success: LoRA adapter '{name}' removed successfully."
 
-    async def welcome(self, processor: ProcessId) -> None:
+    async def welcome(self, processor: ProcessId, generation: int) -> None:
         """Load all adapters in a new processor, then let it take requests.
 
-        A processor that cannot load an adapter takes requests for all other models.
+        A processor that cannot load an adapter takes requests for all other models. If it is lost
+        meanwhile, this ends: its next life is welcomed when that is ready.
+
+        Args:
+            generation: that of its link.
         """
         async with self._changing:
             for adapter in self._adapters.values():
+                if not self._exchange.reaches(processor, generation):
+                    return
                 try:
                     await self._tell(processor, LoadAdapter, adapter)
                 except DynamoError as error:
-                    if not self._exchange.reaches(processor):
-                        return  # it is gone again
+                    if not self._exchange.reaches(processor, generation):
+                        return
                     logger.warning(
                         "%s answers requests for the adapter %a with 404 until it is unloaded and "
                         "loaded again: %s",
@@ -127,7 +133,7 @@ class Adapters:
                         adapter.name,
                         error.message,
                     )
-            if self._exchange.reaches(processor):
+            if self._exchange.reaches(processor, generation):
                 self._exchange.processor_up(processor)
 
     def _save(self) -> None:

@@ -63,8 +63,10 @@ class Scaling:
         return _state(self._snapshot(), rescaled.workers)
 
     def answered(self, rescaled: Rescaled) -> None:
-        """The supervisor has answered the oldest open request."""
-        self._asked.popleft().set_result(rescaled)
+        """The supervisor has answered the oldest request, whose client may have left."""
+        asked = self._asked.popleft()
+        if not asked.done():
+            asked.set_result(rescaled)
 
 
 def _state(snapshot: Snapshot, target: int) -> dict[str, Any]:

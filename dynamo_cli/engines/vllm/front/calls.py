@@ -52,15 +52,17 @@ class UtilityCalls:
         call_id = next(self._numbers)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._open[call_id] = (worker, future)
-        frames = [bytes(frame) for frame in self._encoder.encode(args)]
-        if not self._workers.send(worker, CallUtility(call_id, method, frames)):
+        try:
+            frames = [bytes(frame) for frame in self._encoder.encode(args)]
+            if not self._workers.send(worker, CallUtility(call_id, method, frames)):
+                raise PeerLost(f"worker {worker} cannot be reached.")
+            return await future
+        finally:
             del self._open[call_id]
-            raise PeerLost(f"worker {worker} cannot be reached.")
-        return await future
 
     def answered(self, message: UtilityAnswer) -> None:
         """Give a worker's answer to the task that waits for it."""
-        _, future = self._open.pop(message.call_id, (None, None))
+        _, future = self._open.get(message.call_id, (None, None))
         if future is None or future.done():
             return
         if message.error:
@@ -70,5 +72,6 @@ class UtilityCalls:
 
     def lost(self, worker: int, error: PeerLost) -> None:
         """Fail the calls to a worker that is gone."""
-        for call_id in [number for number, (owner, _) in self._open.items() if owner == worker]:
-            self._open.pop(call_id)[1].set_exception(error)
+        for owner, future in self._open.values():
+            if owner == worker and not future.done():  # its task may be cancelled already
+                future.set_exception(error)

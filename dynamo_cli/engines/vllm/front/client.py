@@ -297,6 +297,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         family = family_of(request)
         prompt = trace.prompts.get(family)
         live = LiveRequest(request_id, request, tokens, trace, prompt, family, request.priority)
+        trace.outputs[family].append(live.output)
         if trace.replay is not None:
             live.output.extend(trace.replay.output_of(request_id))
             if prompt is not None:

@@ -93,8 +93,7 @@ class Mover:
 
     def _begin(self, family: Sequence[LiveRequest], reason: MoveReason, error: DynamoError) -> None:
         trace, source = family[0].trace, family[0].worker
-        tokens = sum(len(live.output) for live in family)
-        move = Move(Role.WORKER, source, None, reason, tokens, time.monotonic_ns())
+        move = Move(Role.WORKER, source, None, reason, trace.output_tokens, time.monotonic_ns())
         trace.moves.append(move)
         for live in family:
             live.left(len(trace.moves) - 1)
@@ -111,7 +110,7 @@ class Mover:
             self._query(family[0]),
             moved=move.reason,
             moved_from=move.source,
-            output_tokens=move.output_tokens,
+            output_tokens=sum(len(live.output) for live in family),
         )
         try:
             chosen = await self.place(query, family[0].refused_by)
@@ -166,9 +165,14 @@ class Mover:
 
 
 def _refused(family: Sequence[LiveRequest], reason: MoveReason) -> DynamoError | None:
-    """Count the death of the worker, if it died; return an error if the request is to blame."""
-    trace = family[0].trace
+    """Count the death of the worker, if it died; return an error if this prompt is to blame.
+
+    Each prompt has its own count, since they may be on different workers. An answer that has ended
+    is progress too, so its tokens are counted for as long as the request runs.
+    """
+    first = family[0]
+    trace, deaths = first.trace, first.trace.deaths[first.family]
     if reason is MoveReason.DIED:
-        tokens = sum(len(live.output) for live in family)
-        trace.deaths.add(f"{Role.WORKER} {family[0].worker}", tokens, time.monotonic_ns())
-    return refusal(trace.api_id, trace.deaths.count) if trace.deaths.fatal else None
+        tokens = sum(map(len, trace.outputs[first.family]))
+        deaths.add(f"{Role.WORKER} {first.worker}", tokens, time.monotonic_ns())
+    return refusal(trace.api_id, deaths.count) if deaths.fatal else None

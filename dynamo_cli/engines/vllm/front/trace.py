@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from array import array
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -89,7 +91,8 @@ class RequestTrace:
         response: for a stream of the Responses API, the response object with which it began.
         events: for such a stream, the number of events sent.
         broken: the error that ended a stream of which vLLM makes another stream.
-        deaths: deaths of workers that had it, whatever killed them.
+        deaths: by family, deaths of workers that had it, whatever killed them.
+        outputs: by family, the output tokens of each of its answers, also of those that have ended.
         moves: the moves of its engine requests between workers, in the order of time.
         prompts: what is recorded of the prompt of each family.
         seed: the ids in the answer are derived from it; empty for random ids.
@@ -123,6 +126,7 @@ class RequestTrace:
         "is_prepared",
         "moves",
         "output_tokens",
+        "outputs",
         "overlap_blocks",
         "pace",
         "path",
@@ -179,7 +183,8 @@ class RequestTrace:
         self.response: dict[str, Any] | None = None
         self.events = 0
         self.broken: Exception | None = None
-        self.deaths = RequestDeaths()
+        self.deaths: dict[str, RequestDeaths] = defaultdict(RequestDeaths)
+        self.outputs: dict[str, list[array[int]]] = defaultdict(list)
         self.moves: list[Move] = []
         self.prompts: dict[str, PromptTrace] = {}
         self.received_ns = time.monotonic_ns()

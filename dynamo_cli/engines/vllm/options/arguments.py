@@ -30,6 +30,9 @@ _cli_args = versions.module("cli_args")
 _PYDANTIC = re.compile(r"\[type=[^\]]*\]|For further information visit \S+")
 """What pydantic adds to each reason; it does not help users."""
 
+_SEVERAL = 2
+"""The least number of API processes for which vLLM keeps images out of engines."""
+
 KV_SPACE_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"
 """vLLM's variable for the size of the KV cache on a CPU, in GiB."""
 
@@ -107,6 +110,7 @@ def engine_config(namespace: argparse.Namespace, config: EngineConfig) -> VllmCo
     vllm_config = AsyncEngineArgs.from_cli_args(namespace).create_engine_config(
         UsageContext.OPENAI_API_SERVER
     )
+    _keep_images_in_processors(vllm_config)
     cache = vllm_config.cache_config
     sized = cache.kv_cache_memory_bytes is not None or KV_SPACE_VARIABLE in os.environ
     if config.kv_cache_limit_bytes and not sized:
@@ -115,6 +119,20 @@ def engine_config(namespace: argparse.Namespace, config: EngineConfig) -> VllmCo
         )
         cache.kv_cache_memory_bytes = max(LEAST_KV_BYTES, min(wanted, config.kv_cache_limit_bytes))
     return vllm_config
+
+
+def _keep_images_in_processors(vllm_config: VllmConfig) -> None:
+    """Have each request bring the data of its images, whichever worker gets it.
+
+    With one API process, vLLM sends an image once and later only its hash, since the one engine
+    still has it. Here any of several workers, or one that was restarted, gets the next request.
+    With several API processes, vLLM keeps the images (``--mm-processor-cache-gb``) in each of those
+    and sends the data each time. The number has little other effect: it divides
+    ``--mm-ipc-gpu-memory-gb``, workers reserve memory for as many video decoders on their GPU, and
+    with ``VLLM_CPU_SIM_MULTI_NUMA`` it divides the cores.
+    """
+    if vllm_config.model_config.supports_multimodal_inputs:
+        vllm_config.parallel_config._api_process_count = _SEVERAL
 
 
 def _bytes_per_token(vllm_config: VllmConfig) -> int:

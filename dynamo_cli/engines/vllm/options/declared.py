@@ -75,6 +75,7 @@ class GivenOption(NamedTuple):
 
 _ONE_HOST = "everything runs on this host"
 _REPLICAS = "use --workers: each is an engine of its own"
+_IMAGES = "processors keep images and send them whole; --mm-processor-cache-gb is the size for each"
 _INSTEAD = {
     "--model": "give it once, before the engine options",
     "--host": "give it once, before the engine options",
@@ -96,6 +97,9 @@ _INSTEAD = {
     "--kv-events-config": "KV events are set up by --router",
     "--kv-transfer-config": "KV transfer is set up by --prefill-workers",
     "--otlp-traces-endpoint": "use --otlp-endpoint",
+    "--mm-processor-cache-type": _IMAGES,
+    "--mm-shm-cache-max-object-size-mb": _IMAGES,
+    "--mm-tensor-ipc": _IMAGES,
     "--headless": _ONE_HOST,
     "--nnodes": _ONE_HOST,
     "--node-rank": _ONE_HOST,
