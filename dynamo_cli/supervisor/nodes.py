@@ -157,7 +157,7 @@ class Nodes:
 
     def is_up(self, name: str) -> bool:
         """Whether processes can be started on this node."""
-        return self._named(name).up
+        return any(node.up for node in self._nodes if node.machine.name == name)
 
     def child_on(self, name: str, start: Start) -> RemoteChild:
         """Make a child of this node, which `begin` then starts."""
