@@ -268,6 +268,27 @@ def test_a_killed_outpost_is_started_again(server: Server, which: str) -> None:
         check_whole(server)
 
 
+def plan(server: Server, count: int) -> None:
+    """Ask for this number of workers."""
+    request = urllib.request.Request(
+        f"{server.url}/dynamo/workers",
+        json.dumps({"count": count}).encode(),
+        {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        assert answer.status == 202
+
+
+def wait_for(server: Server, count: int) -> None:
+    """Until there are so many workers, and all are ready."""
+    wait_until(lambda: ready(server) == len(workers(server)) == count, BACK_S, f"{count} workers")
+
+
+def scale(server: Server, count: int) -> None:
+    plan(server, count)
+    wait_for(server, count)
+
+
 def test_a_stopped_outpost_is_lost_and_joins_again(server: Server) -> None:
     before = on(server, "node-b")
     outpost = outpost_of(server, "node-b")
@@ -281,6 +302,29 @@ def test_a_stopped_outpost_is_lost_and_joins_again(server: Server) -> None:
     assert on(server, "node-b") == before, server.log
 
 
+def test_a_worker_that_retires_while_its_node_is_lost_ends_and_the_next_one_serves(
+    server: Server,
+) -> None:
+    last = WORKERS - 1
+    pid, outpost = on(server, "node-b")[f"worker {last}"], outpost_of(server, "node-b")
+    with under_load(server):
+        os.kill(outpost, signal.SIGSTOP)
+        try:
+            wait_until(lambda: ready(server) == WORKERS // 2, 10, "the node is lost")
+            plan(server, last)
+        finally:
+            os.kill(outpost, signal.SIGCONT)
+        wait_for(server, last)
+        assert not alive(pid)
+        scale(server, WORKERS)
+
+        def chosen() -> set[int]:
+            _, found = server.get("/dynamo/decisions?limit=50", key=KEY)
+            return {one["worker"] for one in found["decisions"]}
+
+        wait_until(lambda: last in chosen(), 20, "it gets requests")
+
+
 def test_a_killed_process_that_speaks_with_ray_takes_all_outposts_along(server: Server) -> None:
     before = on(server, "node-a") | on(server, "node-b")
     os.kill(server.pid_of("cluster"), signal.SIGKILL)
@@ -288,17 +332,6 @@ def test_a_killed_process_that_speaks_with_ray_takes_all_outposts_along(server: 
     wait_until(lambda: not shown(server, before), 20, f"the head knows it\n{server.log}")
     check_whole(server)
     assert ask(server, "and now?")[0] == 200
-
-
-def scale(server: Server, count: int) -> None:
-    request = urllib.request.Request(
-        f"{server.url}/dynamo/workers",
-        json.dumps({"count": count}).encode(),
-        {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"},
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        assert answer.status == 202
-    wait_until(lambda: ready(server) == len(workers(server)) == count, BACK_S, f"{count} workers")
 
 
 def test_workers_are_added_on_the_nodes(server: Server) -> None:
