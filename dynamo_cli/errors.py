@@ -31,7 +31,7 @@ DynamoError                     base
 |-- ServerFailed                another server gave no proper answer
 |-- LinkError                   a shared-memory link
 |   |-- Corrupt                 a header or length that cannot be
-|   `-- TooLarge                a message over the limit of its link
+|   `-- TooLarge                413: a message over the limit of its link
 |-- PoisonRequest               500: processes died too often while they ran it
 `-- InternalError               500: a bug of this program
 """
@@ -280,7 +280,11 @@ class Corrupt(LinkError):
 
 
 class TooLarge(LinkError):
-    """A message is larger than its link allows."""
+    """A message is larger than its link allows; the request that needs it is too large."""
+
+    http_status = 413
+    openai_type = "invalid_request_error"
+    code = "message_too_large"
 
 
 class PoisonRequest(DynamoError):

@@ -15,6 +15,10 @@ from typing import NamedTuple
 
 from dynamo_cli.units import KIB, MIB
 
+MAX_MESSAGE_BYTES = 256 * MIB
+"""Bound on the size of one message between two processes. A larger one is not sent; one that comes
+all the same is `Corrupt`."""
+
 
 class Role(StrEnum):
     """What a process is for; the value is its name in the log and in /health."""

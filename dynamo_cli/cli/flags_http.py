@@ -90,7 +90,7 @@ MaxBodyBytes = Annotated[
         "--max-body-bytes",
         panel=HTTP,
         min=1,
-        most=limits.MAX_BYTES,
+        most=limits.MAX_BODY_BYTES,
         metavar="BYTES",
         help="Answer larger requests with 413.",
     ),

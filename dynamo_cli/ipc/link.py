@@ -8,16 +8,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from dynamo_cli.errors import Corrupt, TooLarge
+from dynamo_cli.errors import Corrupt
 from dynamo_cli.host.memory_file import sealed_memory
 from dynamo_cli.ipc.ring import HEADER_BYTES, Ring, format_memory
-from dynamo_cli.topology import ProcessId
+from dynamo_cli.topology import MAX_MESSAGE_BYTES, ProcessId
+from dynamo_cli.units import MIB
 
-MAX_PENDING_BYTES = 64 * 1024 * 1024
-"""Bound on the bytes that wait for a slow peer; further messages are refused."""
-
-MAX_MESSAGE_BYTES = 256 * 1024 * 1024
-"""Bound on the size of one message; a larger one is `TooLarge` where it is sent."""
+MAX_PENDING_BYTES = 64 * MIB
+"""Bound on the bytes that wait for a slow peer; further messages are refused. One message that is
+larger than that may wait besides, so that it can be sent at all and delays no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,8 @@ class Link:
         tx, rx: the rings to and from the peer; the link closes their descriptors.
 
     Attributes:
-        refused_sends: number of messages refused because `MAX_PENDING_BYTES` were waiting.
+        refused_sends: number of messages refused because `MAX_PENDING_BYTES` were waiting, or
+            because they are larger than `MAX_MESSAGE_BYTES`.
         pending_bytes: bytes of messages that were accepted but are not in the ring yet.
     """
 
@@ -68,6 +68,8 @@ class Link:
         self.generation = generation
         self.refused_sends = 0
         self.pending_bytes = 0
+        self._moved_bytes = 0  # how many of the bytes that ever waited are in the ring
+        self._large = range(0)  # the one large message, on the same scale
         self.data_fd, self.space_fd = rx.data, tx.space
         self._tx = Ring(*tx)
         self._rx = Ring(*rx)
@@ -85,29 +87,36 @@ class Link:
         """Send a message, or keep it until the ring has room.
 
         Args:
-            owed: whether the message is accepted however much is waiting.
+            owed: whether the message is accepted however much is waiting; it must not be larger
+                than `MAX_MESSAGE_BYTES`.
             wake: False if a call of `wake` follows, before which the peer may sleep on.
 
         Returns:
-            False if the message was refused because too much is waiting already.
-
-        Raises:
-            TooLarge: an owed message has more than `MAX_MESSAGE_BYTES`, for which the peer would
-                end.
+            False if the message was refused because too much is waiting already, or because it is
+            larger than `MAX_MESSAGE_BYTES`, for which the peer would end.
         """
         if not self._pending and len(payload) <= self._piece and self._tx.push(payload, wake=wake):
             return True
-        if not owed and self.pending_bytes + len(payload) > MAX_PENDING_BYTES:
+        if len(payload) > MAX_MESSAGE_BYTES or not (owed or self._has_room(len(payload))):
             self.refused_sends += 1
             return False
-        if len(payload) > MAX_MESSAGE_BYTES:
-            raise TooLarge(
-                f"{len(payload)} bytes for {self.peer.name}; {MAX_MESSAGE_BYTES} may be sent"
-            )
+        if len(payload) > MAX_PENDING_BYTES and not self._large_bytes():
+            start = self._moved_bytes + self.pending_bytes
+            self._large = range(start, start + len(payload))
         self._pending.extend(self._pieces(payload))
         self.pending_bytes += len(payload)
         self.flush()
         return True
+
+    def _has_room(self, size_bytes: int) -> bool:
+        large_bytes = self._large_bytes()
+        if size_bytes > MAX_PENDING_BYTES:
+            return not large_bytes
+        return self.pending_bytes - large_bytes + size_bytes <= MAX_PENDING_BYTES
+
+    def _large_bytes(self) -> int:
+        """How many bytes of the large message still wait."""
+        return max(0, self._large.stop - max(self._large.start, self._moved_bytes))
 
     def wake(self) -> None:
         """Wake the peer if it sleeps, so that it reads what was sent without that."""
@@ -129,6 +138,7 @@ class Link:
             if self._tx.push(payload, more):
                 self._pending.popleft()
                 self.pending_bytes -= len(payload)
+                self._moved_bytes += len(payload)
             elif self._tx.arm_space():
                 return
 

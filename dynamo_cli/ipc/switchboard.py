@@ -14,7 +14,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from dynamo_cli.errors import Corrupt
+from dynamo_cli.errors import Corrupt, TooLarge
 from dynamo_cli.host import vital
 from dynamo_cli.ipc.codec import encode
 from dynamo_cli.ipc.control import Control, Controls
@@ -22,7 +22,8 @@ from dynamo_cli.ipc.link import Link, RingFds, clear, create_ring
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.flows import ToChild
 from dynamo_cli.messages.lifecycle import LinkDown, LinkUp, Ping, Pong
-from dynamo_cli.topology import LinkSpec, ProcessId
+from dynamo_cli.topology import MAX_MESSAGE_BYTES, LinkSpec, ProcessId
+from dynamo_cli.units import MIB
 
 ROUNDS = 4
 """Most rounds of draining one link before other callbacks of the loop run."""
@@ -81,11 +82,27 @@ class Switchboard:
     # -- sending ---------------------------------------------------------------------------
 
     def send(self, peer: ProcessId, message: Message) -> bool:
-        """Send to a peer; False if there is no link to it or too much is waiting for it."""
+        """Send to a peer; False if there is no link to it, or the link refuses the message."""
         link = self.links.get(peer)
         if link is None:
             return False
         return link.send(encode(message))
+
+    def offer(self, peer: ProcessId, message: Message) -> bool:
+        """Send what is as large as clients make it; False as with `send`.
+
+        Raises:
+            TooLarge: the message is too large, so that sending it again would not help.
+        """
+        payload = encode(message)
+        if len(payload) > MAX_MESSAGE_BYTES:
+            raise TooLarge(
+                f"the request needs a message of {len(payload) / MIB:.1f} MiB between two "
+                f"processes of the server, which pass {MAX_MESSAGE_BYTES // MIB} MiB at most; ask "
+                "for less in one request."
+            )
+        link = self.links.get(peer)
+        return link is not None and link.send(payload)
 
     def owe(self, peer: ProcessId, message: Message) -> bool:
         """Send what a peer waits for or must know; False if there is no link to it.

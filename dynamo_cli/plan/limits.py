@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dynamo_cli.config import FORMER_KV_COSTS, KV_COSTS, MOST_WORKERS
+from dynamo_cli.topology import MAX_MESSAGE_BYTES
 
 MAX_PROCESSES = MOST_WORKERS
 """For workers, prefill workers, processors and ranks, each of which is at least one process."""
@@ -16,7 +17,8 @@ MAX_FACTOR = 1e6
 MAX_COUNT = 10**9
 """For requests, jobs and tokens."""
 
-MAX_BYTES = 1 << 40
+MAX_BODY_BYTES = MAX_MESSAGE_BYTES // 2
+"""A body is one message to a processor, with what its request was answered so far if it moves."""
 
 
 def kv_cost(text: str) -> str:

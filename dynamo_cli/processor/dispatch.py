@@ -136,11 +136,15 @@ class Dispatch:
         self._tell_router(message)
 
     def send(self, worker: int, message: ToWorker) -> bool:
-        """Send to a worker; False if it is not linked or its link is full."""
+        """Send to a worker; False if it is not linked or its link is full.
+
+        Raises:
+            TooLarge: the message is larger than a link takes.
+        """
         peer = ProcessId(Role.WORKER, worker)
         if isinstance(message, AbortRequests):
             return self._switchboard.owe(peer, message)
-        return self._switchboard.send(peer, message)
+        return self._switchboard.offer(peer, message)
 
     def ready_workers(self) -> Set[int]:
         """Return the workers that take requests."""

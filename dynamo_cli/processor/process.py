@@ -12,7 +12,7 @@ import uvloop
 from dynamo_cli.config import ProcessorConfig
 from dynamo_cli.engines.vllm.front.serving import Serving
 from dynamo_cli.engines.vllm.front.trace import RequestTrace
-from dynamo_cli.errors import LinkFull
+from dynamo_cli.errors import DynamoError, LinkFull, TooLarge
 from dynamo_cli.host import vital
 from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import Decoder
@@ -164,8 +164,7 @@ class Processor:
                 self._switchboard.owe(FRONTEND, message)
             case _:
                 self._flush()
-                if not self._switchboard.send(FRONTEND, message):
-                    self._give_up({message.request_id})
+                self._send({message.request_id}, message)
 
     def _add_chunk(self, chunk: Chunk) -> None:
         """Collect the chunks of this iteration of the event loop into one message."""
@@ -177,18 +176,23 @@ class Processor:
     def _flush(self) -> None:
         if self._chunks:
             chunks, self._chunks = self._chunks, []
-            if not self._switchboard.send(FRONTEND, Chunks(chunks)):
-                self._give_up({chunk.request_id for chunk in chunks})
+            self._send({chunk.request_id for chunk in chunks}, Chunks(chunks))
 
-    def _give_up(self, request_ids: set[str]) -> None:
-        """Fail these requests, because a part of their answers could not be sent."""
-        if FRONTEND not in self._switchboard.links:
-            return  # the frontend is gone, and nobody waits for the answers
-        logger.error("the link to the frontend is full: %d answers fail", len(request_ids))
+    def _send(self, request_ids: set[str], message: Reply | Head | Chunks) -> None:
+        """Send a part of the answers to these requests; fail them if it cannot be sent."""
+        error: DynamoError = LinkFull("a part of the answer was lost. Send the request again.")
+        try:
+            if self._switchboard.offer(FRONTEND, message):
+                return
+            if FRONTEND not in self._switchboard.links:
+                return  # the frontend is gone, and nobody waits for the answers
+            logger.error("the link to the frontend is full: %d answers fail", len(request_ids))
+        except TooLarge as too_large:
+            error = too_large
         for request_id in request_ids & self._requests.keys():
             request, task = self._requests[request_id]
             task.cancel()
-            self._end(request, LinkFull("a part of the answer was lost. Send the request again."))
+            self._end(request, error)
 
     def _end(self, request: ForProcessor, error: Exception) -> None:
         """End an answer with an error, whether it has begun or not."""

@@ -14,6 +14,7 @@ from dynamo_cli.errors import UsageError
 from dynamo_cli.plan.machine import Machine
 from dynamo_cli.plan.resolve import resolve
 from dynamo_cli.serve_config import ServeConfig
+from dynamo_cli.topology import MAX_MESSAGE_BYTES
 from dynamo_cli.units import MIB
 from tests.cli.test_command import command
 
@@ -43,6 +44,7 @@ def planned(*args: str) -> ServeConfig:
         "--worker-tp 100000",
         f"--engine-threads {HUGE}",
         f"--max-body-bytes {HUGE}",
+        f"--max-body-bytes {MAX_MESSAGE_BYTES}",
         f"--max-inflight {HUGE}",
         f"--prefill-workers {HUGE}",
         f"--prefill-workers 1 --prefill-tp {HUGE}",

@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 import uvloop
 
-from dynamo_cli.errors import Corrupt
+from dynamo_cli.errors import Corrupt, TooLarge
 from dynamo_cli.host import vital
 from dynamo_cli.ipc import switchboard
 from dynamo_cli.ipc.codec import Decoder
-from dynamo_cli.ipc.link import MAX_PENDING_BYTES, Link
+from dynamo_cli.ipc.link import Link
 from dynamo_cli.ipc.ring import HEADER_BYTES
 from dynamo_cli.ipc.switchboard import ROUNDS, Handler, Switchboard, join
 from dynamo_cli.messages.lifecycle import Drain, LinkDown, LinkUp, Phase, PhaseChange, Stop
 from dynamo_cli.messages.routing import RequestEnd
-from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.topology import MAX_MESSAGE_BYTES, ProcessId, Role
 from dynamo_cli.units import KIB
 
 from .support import HERE, THERE, Party, Recorder, exit_code, fired, fork, ring, spec
@@ -342,7 +342,7 @@ def test_what_is_owed_is_taken_by_a_full_link(
     stage.joined()
     while stage.board.links[THERE].send(bytes(64)):
         pass
-    assert not stage.board.send(THERE, RequestEnd("x" * 200))
+    assert not stage.board.send(THERE, RequestEnd("x" * 60))
     assert stage.board.owe(THERE, RequestEnd("owed" * 50))
     assert not stage.board.owe(ProcessId(Role.ROUTER), RequestEnd("nobody is there"))
     while stage.other.poll(0):
@@ -353,13 +353,25 @@ def test_what_is_owed_is_taken_by_a_full_link(
 def test_refusals_are_counted_over_all_lives(stage: Stage) -> None:
     stage.joined()
     link = stage.board.links[THERE]
-    assert not link.send(bytes(MAX_PENDING_BYTES + 1))
+    assert not link.send(bytes(MAX_MESSAGE_BYTES + 1))
     assert stage.board.refused_sends() == 1
     stage.join(generation=2)
     stage.board.poll(0)
     assert stage.board.links[THERE].refused_sends == 0
-    assert not stage.board.links[THERE].send(bytes(MAX_PENDING_BYTES + 1))
+    assert not stage.board.links[THERE].send(bytes(MAX_MESSAGE_BYTES + 1))
     assert stage.board.refused_sends() == 2
+
+
+def test_what_is_too_large_for_any_link_is_told_apart_from_a_full_link(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dynamo_cli.ipc.switchboard.MAX_MESSAGE_BYTES", 1000)
+    stage.joined()
+    assert stage.board.offer(THERE, RequestEnd("x" * 900))
+    assert not stage.board.offer(ProcessId(Role.ROUTER), RequestEnd("nobody is there"))
+    with pytest.raises(TooLarge, match="ask for less"):
+        stage.board.offer(THERE, RequestEnd("x" * 1001))
+    assert stage.board.refused_sends() == 0
 
 
 def test_depth_is_told_by_the_name_of_the_peer(stage: Stage) -> None:

@@ -12,11 +12,11 @@ import asyncio
 from dynamo_cli.config import EngineConfig, ProcessorConfig
 from dynamo_cli.engines.vllm.front.outgoing import Tell
 from dynamo_cli.engines.vllm.front.serving import Serving
-from dynamo_cli.ipc import link
+from dynamo_cli.ipc import link, switchboard
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import join
 from dynamo_cli.messages.flows import ToFrontend
-from dynamo_cli.messages.request import Chunk, Endpoint, Head, Submit
+from dynamo_cli.messages.request import Chunk, Endpoint, Head, Reply, Submit, Usage
 from dynamo_cli.processor.process import Processor
 from dynamo_cli.topology import FRONTEND, LinkSpec
 from dynamo_cli.units import KIB
@@ -26,13 +26,18 @@ TURNS = 200
 
 
 class Talker(Serving):
-    """Streams more than the link takes, and raises an exception for one request."""
+    """Streams more than the link takes, answers one request with more than any link takes, and
+    raises an exception for another."""
 
     def __init__(self) -> None: ...
 
     async def handle(self, submit: Submit, tell: Tell) -> None:
         if submit.request_id == "bug":
             raise KeyError("nobody expects this")
+        if submit.request_id == "large":
+            body = bytes(switchboard.MAX_MESSAGE_BYTES)
+            tell(Reply(submit.request_id, 200, "application/json", body, Usage()))
+            return
         tell(Head(submit.request_id, 200, "text/event-stream"))
         while True:
             tell(Chunk(submit.request_id, bytes(KIB), 1))
@@ -40,7 +45,7 @@ class Talker(Serving):
 
 
 async def main() -> None:
-    link.MAX_PENDING_BYTES = 1
+    link.MAX_PENDING_BYTES, switchboard.MAX_MESSAGE_BYTES = 1, 64 * KIB
     frontend, supervised = Party(FRONTEND), Party(HERE)
     board, heard = frontend.board()
     config = ProcessorConfig(EngineConfig("tiny", "tiny", ("tiny",)), routed=False)
@@ -51,7 +56,7 @@ async def main() -> None:
     small = LinkSpec(FRONTEND.role, HERE.role, 4 * KIB, 16 * KIB, "test")
     join(frontend.control, supervised.control, FRONTEND, HERE, spec=small, generation=1)
     board.poll(0)
-    for request_id in ("talks", "bug"):
+    for request_id in ("talks", "bug", "large"):
         board.send(HERE, Submit(request_id, request_id, Endpoint.CHAT, b"{}", []))
     for _ in range(TURNS):
         await asyncio.sleep(0)

@@ -18,6 +18,11 @@ def test_an_answer_that_a_full_link_cuts_ends_with_an_error() -> None:
     assert any("link_full" in line for line in talks if line.startswith("Chunks("))
     assert talks[-1].startswith("Finish(")
     assert "error='link_full'" in talks[-1]
+    large = [line for line in told if "'large'" in line]
+    assert large[0].startswith("Reply(")
+    assert "status=413" in large[0]
+    assert "message_too_large" in large[0]
+    assert "ask for less" in large[0]
     bug = [line for line in told if "'bug'" in line]
     assert bug[0].startswith("Reply(")
     assert "status=500" in bug[0]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from dynamo_cli import errors
-from dynamo_cli.errors import ANTHROPIC_TYPES, DynamoError, LinkError
+from dynamo_cli.errors import ANTHROPIC_TYPES, DynamoError
 from tests.reference import fields, metrics, options
 from tests.support.layout import ROOT
 
@@ -171,7 +171,7 @@ def first_line(cls: type) -> str:
 
 def subclasses(cls: type[DynamoError]) -> Iterable[type[DynamoError]]:
     for below in cls.__subclasses__():
-        if below.__module__ == errors.__name__ and not issubclass(below, LinkError):
+        if below.__module__ == errors.__name__:
             yield below
             yield from subclasses(below)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
-from dynamo_cli.ipc.link import Link
+from dynamo_cli.ipc.link import MAX_PENDING_BYTES, Link
 from dynamo_cli.messages.cluster import Carry, RelayCut, RelayDown, RelayJoined, RelayStats
 from dynamo_cli.relay import port as relay_port
 from dynamo_cli.relay import process as relay_process
 from dynamo_cli.relay.wire import Wire
+from dynamo_cli.units import MIB
 from tests.relay.pair import HERE, THERE, End, Pair
 
 
@@ -45,6 +47,14 @@ def test_messages_of_every_size_come_in_order_in_both_directions(pair: Pair) -> 
         for message in messages:
             assert one.send(message)
         assert received(pair, other, len(messages)) == messages
+
+
+def test_a_message_larger_than_all_that_may_wait_is_carried(pair: Pair) -> None:
+    here, there = pair.link(1)
+    large = os.urandom(MIB) * (MAX_PENDING_BYTES // MIB + 6)
+    for message in (b"before", large, b"behind"):
+        assert here.send(message)
+    assert received(pair, there, 3) == [b"before", large, b"behind"]
 
 
 @pytest.mark.parametrize("size", [5, 300_000, 5_000_000])

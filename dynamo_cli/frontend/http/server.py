@@ -10,8 +10,9 @@ from http import HTTPStatus
 from typing import cast
 
 import orjson
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD
 
 from dynamo_cli.config import FrontendConfig
 from dynamo_cli.errors import (
@@ -72,6 +73,9 @@ class _HttpConnection(web.RequestHandler):
         self._head_timeout_s = config.head_timeout_s
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        # The body of the last complete head. Which request is being answered does not tell: the
+        # answer may begin after the first bytes of the body, and end before the last ones.
+        self._body: StreamReader = EMPTY_PAYLOAD
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to read, or refuse the connection if there are too many."""
@@ -89,25 +93,30 @@ class _HttpConnection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Parse bytes of a head or a body; a head has bounds on its size and its time.
 
-        With pipelining a head may arrive while the previous request is still being answered.
+        With pipelining a head may arrive while the previous request is still being answered. Where
+        bytes end a request, a head may begin behind them: its time runs from its next bytes, since
+        the parser does not say where the request ended.
         """
-        heads = self._request_count
+        heads, in_a_body = self._request_count, not self._body.is_eof()
         super().data_received(data)
-        if self._force_close or self._request_count != heads or self._in_a_body:
+        if self._request_count != heads:
+            self._body = self._messages[-1][1]
             self._end_head()
-        elif data:
+        elif self._force_close or in_a_body:
+            self._end_head()
+        elif self._head_timer is not None:
             self._head_bytes += len(data)
-            if self._head_timer is None:
-                self._head_timer = self._loop.call_later(self._head_timeout_s, self._head_late)
-            elif self._head_bytes > MAX_HEAD_BYTES:
+            if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse_head(_head_too_large())
+        elif data.strip(b"\r\n"):  # empty lines before a head are no part of it
+            self._head_bytes = len(data)
+            self._head_timer = self._loop.call_later(self._head_timeout_s, self._head_late)
 
-    @property
-    def _in_a_body(self) -> bool:
-        """Whether the body of the last complete head is still arriving."""
-        if self._messages:
-            return not self._messages[-1][1].is_eof()
-        return self._current_request is not None and not self._current_request.content.is_eof()
+    def _process_keepalive(self) -> None:
+        """Close the connection if it has been idle for long; while a head arrives it is not."""
+        if self._head_timer is not None:
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        super()._process_keepalive()
 
     @property
     def _between_requests(self) -> bool:
@@ -133,8 +142,8 @@ class _HttpConnection(web.RequestHandler):
         )
 
     def _refuse_head(self, error: DynamoError) -> None:
-        self._end_head()
         if self.transport is not None and self._between_requests:
+            self._end_head()
             self._server.refuse(self.transport, error)
             self.force_close()
 

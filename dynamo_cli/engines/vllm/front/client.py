@@ -37,6 +37,7 @@ from dynamo_cli.errors import (
     LinkFull,
     NotReady,
     PeerLost,
+    TooLarge,
     Unavailable,
 )
 from dynamo_cli.kv import hashes
@@ -326,8 +327,13 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             live.trace.worker is not None,
             live.output.tobytes(),
         )
-        if not self._workers.send(chosen.worker, message):
-            error = Unavailable(f"worker {chosen.worker} cannot take the request. Send it again.")
+        error: DynamoError
+        error = Unavailable(f"worker {chosen.worker} cannot take the request. Send it again.")
+        try:
+            sent = self._workers.send(chosen.worker, message)
+        except TooLarge as too_large:
+            sent, error = False, too_large
+        if not sent:
             self._end(live, error)
         elif self._deadlines.timeout_s:
             self._deadlines.begin(live)
