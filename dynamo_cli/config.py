@@ -246,7 +246,8 @@ class FrontendConfig:
         max_inflight: requests in flight beyond this many are answered with 429; 0 is no limit.
         max_connections: connections beyond this many are answered with 503; 0 means as many as
             there may be open files.
-        max_pending_bytes: an answer is aborted when its client leaves more than this unread.
+        max_pending_bytes: an answer is aborted when its client leaves more than this unread for
+            some seconds.
         keepalive_s: seconds after which a connection without a request is closed.
         head_timeout_s: longest time from the first byte of a request to the end of its headers.
         body_timeout_s: seconds for the body; a body that keeps arriving gets more.

@@ -20,7 +20,7 @@ from dynamo_cli.errors import (
     Overloaded,
     Unavailable,
 )
-from dynamo_cli.frontend.admin.adapters import Adapters
+from dynamo_cli.frontend.admin.adapters import MAX_CHARACTERS, Adapters
 from dynamo_cli.frontend.admin.engines import EngineOperations
 from dynamo_cli.frontend.admin.paths import LOAD_ADAPTER, UNLOAD_ADAPTER
 from dynamo_cli.messages.admin import LoadAdapter, Operate, Operated, Operation, UnloadAdapter
@@ -220,6 +220,22 @@ def test_a_client_that_leaves_does_not_leave_a_change_half_done() -> None:
                 assert (await stage.get("/health"))[0] == 200
             stage.processor.send(Reply(told.request_id, 200, "application/json", b"{}"))
             assert (await stage.report(AdaptersChanged)).table.adapters == (told.adapter,)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("name", "most"), MAX_CHARACTERS.items())
+def test_long_names_and_paths_of_adapters_are_refused(name: str, most: int) -> None:
+    async def scenario() -> None:
+        async with Stage(ADMIN) as stage:
+            load = {"lora_name": "one", "lora_path": "/one"}
+            status, _, body = await post(stage, LOAD, load | {name: "x" * (most + 1)})
+            assert (status, body["error"]["param"]) == (400, name)
+            assert f"{name} has {most + 1} characters, and {most} is" in body["error"]["message"]
+            asked = asyncio.create_task(post(stage, LOAD, load | {name: "x" * most}))
+            await change(stage.processor, LOAD)
+            await stage.report(AdaptersChanged)
+            assert (await asked)[0] == 200
 
     asyncio.run(scenario())
 

@@ -164,6 +164,41 @@ def test_a_chunk_larger_than_the_bound_passes_when_nothing_else_waits() -> None:
     asyncio.run(scenario())
 
 
+def test_a_reader_at_full_speed_gets_large_events_whatever_follows_them() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            submit, client = await stage.stream()
+            sizes = [20_000_000, 1, 3_000_000, 3_000_000, 3_000_000, 1, 1]
+            many = [Chunk(submit.request_id, b"x" * size, 1) for size in sizes]
+            stage.processor.send(Chunks(many))  # they come at once
+            assert [len(await client.chunk()) for _ in sizes] == sizes
+            stage.processor.send(finish(submit))
+            assert await client.chunk() == b""
+
+    asyncio.run(scenario())
+
+
+def test_a_reader_that_takes_nothing_of_a_large_event_is_cut_in_time() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            fast, client = await stage.stream()
+            slow = _deaf_client(stage.port)
+            submit = await stage.processor.take(Submit)
+            stage.processor.send(Head(submit.request_id, 200, SSE))
+            stage.processor.send(chunks(submit, b"x" * 20_000_000))
+            while stage.processor.inbox.empty():  # next to nothing is added
+                both = [Chunk(submit.request_id, b"x", 1), Chunk(fast.request_id, b"y", 1)]
+                stage.processor.send(Chunks(both))
+                assert await client.chunk() == b"y"
+            abort = await stage.processor.take(Abort)
+            assert abort == Abort(submit.request_id, "slow_reader")
+            assert not _read_to_the_end(slow).endswith(b"0\r\n\r\n")
+            stage.processor.send(finish(fast))
+            assert await client.chunk() == b""
+
+    asyncio.run(scenario())
+
+
 def test_failures_that_the_processor_names_are_counted() -> None:
     async def scenario() -> None:
         async with Stage() as stage:

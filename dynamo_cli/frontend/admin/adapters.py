@@ -38,6 +38,9 @@ AdapterChange = type[LoadAdapter | UnloadAdapter]
 TIMEOUT_S = 300.0
 """How long a processor may take until all workers have loaded an adapter."""
 
+MAX_CHARACTERS = {"lora_name": 256, "lora_path": 4096}
+"""Bounds on what is kept of each adapter and sent to every process; no path of Linux is longer."""
+
 
 class Adapters:
     """Holds the adapters that were loaded at run time.
@@ -203,4 +206,8 @@ def _text(request: dict[str, Any], name: str) -> str:
     value = request.get(name)
     if not isinstance(value, str) or not value:
         raise InvalidRequest(f"{name} must be a string that is not empty.", param=name)
+    if len(value) > (most := MAX_CHARACTERS[name]):
+        raise InvalidRequest(
+            f"{name} has {len(value)} characters, and {most} is the most.", param=name
+        )
     return value

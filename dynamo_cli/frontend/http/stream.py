@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 
 from aiohttp import HttpVersion11, web
 
 from dynamo_cli.messages.request import Head
+from dynamo_cli.units import KIB
+
+SLOW_S, SLOW_BYTES = 2.0, 64 * KIB
+"""A reader for whom too much waits is cut if it took less than so many bytes in so many seconds:
+several large events may come at once, and even the fastest reader takes no event in no time."""
+
+MOST_PENDING = 16
+"""A reader is cut at once if so many times what may wait for it waits, beside one event."""
 
 
 class EventStreamWriter:
@@ -20,7 +30,8 @@ class EventStreamWriter:
         transport: the transport of its connection.
         chunked: whether the body is sent in chunks (HTTP/1.1); else the end of the connection ends
             it.
-        max_pending_bytes: how much may wait for a slow reader.
+        max_pending_bytes: how much may wait for a slow reader; more only for a time, see `SLOW_S`
+            and `MOST_PENDING`.
     """
 
     def __init__(
@@ -34,6 +45,8 @@ class EventStreamWriter:
         self._transport = transport
         self._chunked = chunked
         self._max_pending_bytes = max_pending_bytes
+        self._written_bytes = self._largest_bytes = 0
+        self._taken_bytes, self._took_s = -math.inf, 0.0  # what the reader had taken, and when
 
     @classmethod
     async def start(
@@ -66,13 +79,25 @@ class EventStreamWriter:
         """Send bytes of the body.
 
         Returns:
-            False if more than `max_pending_bytes` were waiting, so that the connection was cut.
+            False if too much has been waiting for too long, so that the connection was cut.
         """
         transport = self._transport
         if transport.is_closing() or not data:
             return True  # the handler is cancelled in this same iteration
-        if transport.get_write_buffer_size() > self._max_pending_bytes:
+        waiting_bytes = transport.get_write_buffer_size()
+        if waiting_bytes > self._max_pending_bytes and self._too_slow(waiting_bytes):
             transport.abort()
             return False
-        transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        framed = b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
+        transport.write(framed)
+        self._written_bytes += len(framed)
+        self._largest_bytes = max(self._largest_bytes, len(framed))
         return True
+
+    def _too_slow(self, waiting_bytes: int) -> bool:
+        if waiting_bytes - self._largest_bytes > MOST_PENDING * self._max_pending_bytes:
+            return True
+        now_s, taken_bytes = time.monotonic(), self._written_bytes - waiting_bytes
+        if taken_bytes - self._taken_bytes >= SLOW_BYTES:
+            self._taken_bytes, self._took_s = taken_bytes, now_s
+        return now_s - self._took_s > SLOW_S

@@ -44,7 +44,8 @@ class StatusPages:
         snapshot: makes the current snapshot of the tree.
         fanout: has the timelines of finished requests, and counters of the recorder.
         running: the requests for the model that run now.
-        max_pending_bytes: how much may wait for a slow reader of `/dynamo/stream`.
+        max_pending_bytes: how much may wait for a slow reader of `/dynamo/stream`, but for a
+            short time.
         has_keys: whether clients need an API key.
 
     Attributes:
