@@ -1,7 +1,8 @@
 """vLLM's client between a fake processor and a fake worker, in a process of its own.
 
 Prints the names by which the worker would know three requests with the same X-Request-ID: two
-answers to one prompt, and a request of another client (see `test_client`).
+answers to one prompt, and a request of another client; and how a request ends that is too large
+for any worker (see `test_client`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.serial_utils import MsgpackDecoder
 
 from dynamo_cli.engines.vllm.front.client import RoutedClient
+from dynamo_cli.engines.vllm.front.failures import failure_of
 from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
 from dynamo_cli.engines.vllm.front.workers import ChosenWorker
+from dynamo_cli.errors import TooLarge
 from dynamo_cli.messages.request import AddRequest, EngineReady
 from dynamo_cli.messages.routing import RouteQuery
 
@@ -24,18 +27,28 @@ GIVEN = "cmpl-same-0"
 """The id that vLLM derives from an X-Request-ID; the n answers to a prompt share it."""
 
 
+LARGE = 1000
+"""Bytes of the token ids of a request that no link takes."""
+
+
 class Workers:
-    """Workers that take every request."""
+    """Workers that take every request but those that are `LARGE`, as links do."""
 
     def __init__(self) -> None:
         self.sent: list[AddRequest] = []
+        self.left: list[str] = []
 
     async def place(self, query: RouteQuery) -> ChosenWorker:
         return ChosenWorker(0, 0, None, 0)
 
     def send(self, worker: int, message: Any) -> bool:
+        if len(message.token_ids) >= LARGE:
+            raise TooLarge("ask for less")
         self.sent.append(message)
         return True
+
+    def ended(self, request_id: str) -> None:
+        self.left.append(request_id)
 
     def ready_workers(self) -> set[int]:
         return {0}
@@ -43,11 +56,11 @@ class Workers:
     def follow(self, request_id: str, worker: int, prompt_tokens: int) -> None: ...
 
 
-def engine_request(name: str) -> EngineCoreRequest:
+def engine_request(name: str, tokens: int = 3) -> EngineCoreRequest:
     return EngineCoreRequest(
         request_id=name,
         external_req_id=GIVEN,
-        prompt_token_ids=[1, 2, 3],
+        prompt_token_ids=[1] * tokens,
         mm_features=None,
         sampling_params=SamplingParams(max_tokens=1),
         pooling_params=None,
@@ -58,16 +71,27 @@ def engine_request(name: str) -> EngineCoreRequest:
     )
 
 
-async def main() -> list[str]:
+async def main() -> tuple[list[str], list[str]]:
     workers = Workers()
     client = RoutedClient(workers)  # type: ignore[arg-type]
+    failed: list[tuple[str, Exception]] = []
+    client.fail = lambda name, error: failed.append((name, error))
     client.engine_ready(EngineReady(0, ["generate"], 4096, 32, 512, 8))
     for key, names in (("k1", ("a", "b")), ("k2", ("c",))):
         current_trace.set(RequestTrace(key, api_id="same"))
         for name in names:
             await client.add_request_async(engine_request(name))
     decode = MsgpackDecoder(EngineCoreRequest).decode
-    return [decode(message.frames).external_req_id for message in workers.sent]
+    too_large = RequestTrace("k3", api_id="large")
+    current_trace.set(too_large)
+    await client.add_request_async(engine_request("d", LARGE))
+    assert workers.left, "it counts as load of its worker for ever"
+    assert not client.held_for(too_large)
+    ((name, error),) = failed
+    assert name == "d"
+    failure = failure_of(error, too_large)
+    names = [decode(message.frames).external_req_id for message in workers.sent]
+    return names, [str(failure.status), failure.kind]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Requests to which clients gave the same id are told apart by workers."""
+"""Requests as workers get them, or do not."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from tests.support.driver import run
 
 
 @pytest.mark.engine
-def test_two_requests_of_one_id_are_not_siblings() -> None:
+def test_two_requests_of_one_id_are_not_siblings_and_one_that_is_too_large_ends() -> None:
     done = run("tests.processor.client_driver")
     assert done.returncode == 0, done.stderr
-    first, sibling, stranger = json.loads(done.stdout.splitlines()[-1])
+    (first, sibling, stranger), ended = json.loads(done.stdout.splitlines()[-1])
     assert first == sibling != stranger
+    assert ended == ["413", "message_too_large"]
