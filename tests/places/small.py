@@ -37,7 +37,7 @@ class Tree:
 
     def wait_ready(self) -> None:
         def ready() -> bool:
-            assert self.process.poll() is None, "it ended"
+            assert (code := self.process.poll()) is None, f"it ended with {code}"
             return set(READY) <= self.titles().keys()
 
         wait_until(ready, START_S, "all children are ready")

@@ -46,7 +46,10 @@ def logged(folder: Path, *before: str, **variables: str) -> Iterator[Logged]:
     ):
         found = Logged(running.process)
         found.log_file = path
-        found.wait_ready()
+        try:
+            found.wait_ready()
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{found.log}") from error
         wait_until(lambda: set(FORKED) <= found.titles().keys(), BACK_S, "all are ready")
         yield found
 
