@@ -26,7 +26,8 @@ MAX_PACKET_BYTES = 1 << 16
 """A larger message travels in memory beside its packet: by default, the kernel takes no packets of
 more than 208 KiB together."""
 
-MAX_MESSAGE_BYTES = 64 << 20
+MAX_CONTROL_BYTES = 64 << 20
+"""Bound on the size of one message between the supervisor and a process."""
 
 MAX_DESCRIPTORS = 64
 """Most descriptors of one message: a link has six, a frontend one for each of its addresses."""
@@ -54,14 +55,14 @@ class Packet(NamedTuple):
         """The packet of a message, with copies of descriptors.
 
         Raises:
-            TooLarge: the message has more than `MAX_MESSAGE_BYTES` or `MAX_DESCRIPTORS`.
+            TooLarge: the message has more than `MAX_CONTROL_BYTES` or `MAX_DESCRIPTORS`.
             OSError: the descriptors cannot be copied.
         """
         data, count = encode(message), len(descriptors)
-        if len(data) > MAX_MESSAGE_BYTES or count > MAX_DESCRIPTORS:
+        if len(data) > MAX_CONTROL_BYTES or count > MAX_DESCRIPTORS:
             raise TooLarge(
                 f"{type(message).__name__} has {len(data)} bytes and {count} descriptors; "
-                f"{MAX_MESSAGE_BYTES} and {MAX_DESCRIPTORS} may be sent"
+                f"{MAX_CONTROL_BYTES} and {MAX_DESCRIPTORS} may be sent"
             )
         packet = Packet(data, [])
         try:
@@ -109,7 +110,7 @@ class Packet(NamedTuple):
         _, size = SIZE.unpack(self.data)
         memory = self.descriptors.pop(0)
         try:
-            if size > MAX_MESSAGE_BYTES or size != os.fstat(memory).st_size:
+            if size > MAX_CONTROL_BYTES or size != os.fstat(memory).st_size:
                 raise Corrupt(f"a packet names {size} bytes of memory, which are not there")
             # Read and not mapped: whatever the other end does to the memory, this cannot fault.
             return os.pread(memory, size, 0)
@@ -129,7 +130,7 @@ def send_at_once(sock: socket.socket, message: Message) -> None:
 
     Raises:
         OSError: it cannot be sent now, or the other end is gone.
-        TooLarge: it has more than `MAX_MESSAGE_BYTES`.
+        TooLarge: it has more than `MAX_CONTROL_BYTES`.
     """
     packet = Packet.of(message)
     if len(packet.data) > MAX_PACKET_BYTES:

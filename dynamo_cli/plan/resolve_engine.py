@@ -20,7 +20,6 @@ from dynamo_cli.plan.typed import MOCK, Typed
 from dynamo_cli.supervisor.gpus import place, sharers
 from dynamo_cli.units import MIB, whole_number
 
-"""Profile of simulated engines."""
 ENGINE_LOG_LEVEL = "error"
 """Log level of engines unless one is given: their other lines only help to debug engines."""
 

@@ -180,15 +180,20 @@ class Processor:
 
     def _send(self, request_ids: set[str], message: Reply | Head | Chunks) -> None:
         """Send a part of the answers to these requests; fail them if it cannot be sent."""
-        error: DynamoError = LinkFull("a part of the answer was lost. Send the request again.")
         try:
             if self._switchboard.offer(FRONTEND, message):
                 return
-            if FRONTEND not in self._switchboard.links:
-                return  # the frontend is gone, and nobody waits for the answers
-            logger.error("the link to the frontend is full: %d answers fail", len(request_ids))
-        except TooLarge as too_large:
-            error = too_large
+        except TooLarge as error:
+            self._give_up(request_ids, error)
+            return
+        if FRONTEND not in self._switchboard.links:
+            return  # the frontend is gone, and nobody waits for the answers
+        logger.error("the link to the frontend is full: %d answers fail", len(request_ids))
+        self._give_up(
+            request_ids, LinkFull("a part of the answer was lost. Send the request again.")
+        )
+
+    def _give_up(self, request_ids: set[str], error: DynamoError) -> None:
         for request_id in request_ids & self._requests.keys():
             request, task = self._requests[request_id]
             task.cancel()

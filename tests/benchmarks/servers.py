@@ -16,7 +16,7 @@ from typing import Protocol
 
 from dynamo_cli.host.gpus import read_gpus
 from tests.benchmarks import rust
-from tests.support.server import Server, alive, children_of, wait_until
+from tests.support.server import Server, alive, children_of, stopped, wait_until
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 START_S = 300.0
@@ -154,11 +154,5 @@ def cpu_s_of(pids: Iterable[int]) -> float:
 def alone(measured: Measured, servers: Sequence[Measured]) -> Iterator[None]:
     """Pause all other servers, because vLLM's engine takes most of a core for a while after its
     last request."""
-    pids = [pid for server in servers if server is not measured for pid in server.pids()]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with stopped([pid for server in servers if server is not measured for pid in server.pids()]):
         yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)

@@ -14,15 +14,13 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 from tests.disagg.mix import answers, differences, requests, said
 from tests.disagg.test_real_engines import AT_ONCE, COMMON, nothing_is_left, prefill
 from tests.support.requests import post
-from tests.support.server import Server, wait_until
+from tests.support.server import Server, stopped, wait_until
 
 SHAPE = ("--workers", "2", "--prefill-workers", "2")
 VICTIMS = ("prefill worker 0", "prefill worker 1", "prefill queue", "worker 1")
@@ -87,7 +85,7 @@ def _judge(victim: str, status: int, content: Any, wanted: Any) -> str:
 
 def _stop(server: Server, victims: tuple[str, ...], expected: list[Any]) -> None:
     """Stop these processes until the deadline passes; the answers must be right all the same."""
-    with _stopped([server.pid_of(victim) for victim in victims]):
+    with stopped([server.pid_of(victim) for victim in victims]):
         began = time.monotonic()
         got = answers(server, ASKED[:STUCK], STUCK)
         assert time.monotonic() - began < 60
@@ -95,17 +93,6 @@ def _stop(server: Server, victims: tuple[str, ...], expected: list[Any]) -> None
     wait_until(lambda: nothing_is_left(server), 20, "everything is released")
     got = answers(server, ASKED, AT_ONCE)
     assert not differences(expected, got, ASKED)
-
-
-@contextmanager
-def _stopped(pids: list[int]) -> Iterator[None]:
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
 
 
 def _note(server: Server, told: Counter[str]) -> None:

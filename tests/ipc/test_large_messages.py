@@ -15,8 +15,8 @@ from dynamo_cli.host.memory_file import sealed_memory
 from dynamo_cli.ipc.control import Control
 from dynamo_cli.ipc.packet import (
     IN_MEMORY,
+    MAX_CONTROL_BYTES,
     MAX_DESCRIPTORS,
-    MAX_MESSAGE_BYTES,
     MAX_PACKET_BYTES,
     SIZE,
     send_at_once,
@@ -120,7 +120,7 @@ def test_a_message_of_a_socket_without_control_may_be_large(ends: Ends) -> None:
 def test_what_is_too_large_is_refused_by_name_and_stops_nothing(ends: Ends) -> None:
     ours, child = ends
     with pytest.raises(TooLarge, match="Fork has 67108"):
-        ours.send(fork(MAX_MESSAGE_BYTES))
+        ours.send(fork(MAX_CONTROL_BYTES))
     with pytest.raises(TooLarge, match=f"{MAX_DESCRIPTORS + 1} descriptors"):
         ours.send(Stop(), [0] * (MAX_DESCRIPTORS + 1))
     ours.send(Stop())

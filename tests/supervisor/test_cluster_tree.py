@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +17,7 @@ from dynamo_cli.supervisor.remote_child import RemoteChild
 from dynamo_cli.supervisor.revival import NO_ZYGOTE, WAITS, Restarts
 from dynamo_cli.topology import FRONTEND, ROUTER, ZYGOTE, ProcessId, Role
 from tests.cluster.test_plan import planned
+from tests.supervisor.runs import play
 from tests.supervisor.test_remote_child import Way
 
 WORKER = ProcessId(Role.WORKER, 0)
@@ -40,13 +40,7 @@ class Run:
         self.tree._restarts[WORKER] = Restarts(config.restart)
 
 
-def in_a_run(scenario: Callable[[Run], None]) -> None:
-    async def main() -> None:
-        run = Run()
-        scenario(run)
-        run.tree._background.cancel()
-
-    asyncio.run(main())
+in_a_run = partial(play, Run)
 
 
 def test_a_worker_is_ready_once_its_last_probe_is_answered() -> None:

@@ -17,6 +17,7 @@ from dynamo_cli.supervisor.child import Child, Start
 from dynamo_cli.supervisor.local_child import LocalChild
 from dynamo_cli.supervisor.tree import Supervisor
 from dynamo_cli.topology import ProcessId, Role
+from tests.supervisor.runs import play
 
 ADDED = ProcessId(Role.WORKER, 0)
 SAYS = "it cannot be started: too many open files"
@@ -73,17 +74,13 @@ class Run:
         return row
 
 
-def in_a_run(scenario: Callable[[Run], Coroutine[Any, Any, None]]) -> None:
-    async def main() -> None:
-        run = Run()
-        try:
-            await scenario(run)
-        finally:
-            run.tree._background.cancel()
-            for child in run.tree._alive():
-                child.discard()
+def discard_children(run: Run) -> None:
+    for child in run.tree._alive():
+        child.discard()
 
-    asyncio.run(main())
+
+def in_a_run(scenario: Callable[[Run], Coroutine[Any, Any, None]]) -> None:
+    play(Run, scenario, discard_children)
 
 
 def test_one_that_could_not_be_started_is_tried_again() -> None:

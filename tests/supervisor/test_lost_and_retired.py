@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,6 +30,7 @@ from dynamo_cli.supervisor.revival import Restarts
 from dynamo_cli.topology import ROUTER, ProcessId, Role
 from tests.cluster.test_plan import planned
 from tests.router.test_state import ready
+from tests.supervisor.runs import play
 
 FIRST, WORKER, CACHE = (
     ProcessId(Role.WORKER, 0),
@@ -151,15 +153,7 @@ class Run:
             self.tree._links.join(peer, staying)  # type: ignore[arg-type]
 
 
-def in_a_run(scenario: Callable[[Run], Any]) -> None:
-    async def main() -> None:
-        run = Run()
-        try:
-            await scenario(run)
-        finally:
-            run.tree._background.cancel()
-
-    asyncio.run(main())
+in_a_run = partial(play, Run)
 
 
 async def settled() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +18,7 @@ from dynamo_cli.supervisor.child import Child, Start
 from dynamo_cli.supervisor.revival import NO_ZYGOTE, WAITS, Restarts
 from dynamo_cli.supervisor.tree import Supervisor
 from dynamo_cli.topology import FRONTEND, ZYGOTE, ProcessId, Role
+from tests.supervisor.runs import play
 
 WORKER, ADDED = ProcessId(Role.WORKER, 0), ProcessId(Role.WORKER, 1)
 PROCESSOR = ProcessId(Role.PROCESSOR, 0)
@@ -72,16 +73,7 @@ class Run:
         return [(row.phase, row.reason) for row in found]
 
 
-def in_a_run(scenario: Callable[[Run], Coroutine[Any, Any, None]]) -> None:
-    async def main() -> None:
-        run = Run()
-        try:
-            await scenario(run)
-        finally:
-            run.tree._background.cancel()
-            run.tree._deaths.flush()
-
-    asyncio.run(main())
+in_a_run = partial(play, Run)
 
 
 @pytest.mark.parametrize("zygote_first", [False, True])

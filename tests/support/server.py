@@ -26,7 +26,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -160,6 +161,18 @@ def wait_until(condition: Any, timeout_s: float, what: str) -> None:
         waited = time.monotonic() - began
         assert waited < timeout_s, f"{what}: not within {timeout_s} s"
         time.sleep(min(0.005 + waited / 20, 0.05))
+
+
+@contextmanager
+def stopped(pids: Sequence[int]) -> Iterator[None]:
+    """Stop processes, and let them go on afterwards."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 class Serving:

@@ -327,15 +327,14 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             live.trace.worker is not None,
             live.output.tobytes(),
         )
-        error: DynamoError
-        error = Unavailable(f"worker {chosen.worker} cannot take the request. Send it again.")
         try:
-            sent = self._workers.send(chosen.worker, message)
-        except TooLarge as too_large:
-            sent, error = False, too_large
-        if not sent:
+            if not self._workers.send(chosen.worker, message):
+                why = f"worker {chosen.worker} cannot take the request. Send it again."
+                raise Unavailable(why)
+        except (TooLarge, Unavailable) as error:
             self._end(live, error)
-        elif self._deadlines.timeout_s:
+            return
+        if self._deadlines.timeout_s:
             self._deadlines.begin(live)
 
     async def _place(
