@@ -19,6 +19,7 @@ DECISION = f"{ROUTER}decision_seconds_bucket"
 OWN = {
     "rust": {"VLLM_USE_RUST_FRONTEND": "1"},
     "packed": {"VLLM_KV_CACHE_LAYOUT": "BLNHC"},
+    "packed-disagg": {"VLLM_KV_CACHE_LAYOUT": "BLNHC"},
 }
 """Variables of the environment of some servers."""
 
@@ -40,6 +41,8 @@ def options_of(name: str, count: int, options: argparse.Namespace) -> tuple[str,
         "packed": (OURS, [*kv, "--host-cache", options.host_cache]),
         "blind": (OURS, ["--workers", str(count), "--router", "round-robin", "--reuse-gpus"]),
         "disagg": (OURS, [*roles, "--host-cache", options.host_cache]),
+        "packed-disagg": (OURS, [*roles, "--host-cache", options.host_cache]),
+        "nixl": (OURS, [*roles, "--kv-transfer", "nixl"]),
         "vllm": (THEIRS, details),
         "rust": (THEIRS, details),
     }
@@ -76,7 +79,7 @@ class GpuServer(Running):
     ) -> None:
         kind, more = options_of(name, count, options)
         self.engine = ["--load-format", "dummy", "--max-model-len", "16384"]
-        self.engine += ["--gpu-memory-utilization", "0.42"]
+        self.engine += ["--gpu-memory-utilization", str(options.utilization)]
         self.engine += ["--kv-cache-memory-bytes", str(int(options.cache_gb * 1e9))]
         self.more = more
         own = OWN.get(name, {}) | (variables or {})

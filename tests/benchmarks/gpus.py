@@ -13,7 +13,8 @@ Servers: `one` (one worker), `kv` (a worker per GPU), `host` (the same with a ho
 (`host`, and the layers of a block lie side by side, so that it is copied in one piece), `blind`
 (round-robin), `chunk4096` (`kv` with so many prompt tokens in a step while answers stream;
 `chunk0`: as many as vLLM takes), `graphs1-8-64` (`kv` with CUDA graphs for these numbers of
-tokens), `disagg` (half of the GPUs prefill), `vllm` (vLLM's own data parallel), `rust` (the same
+tokens), `disagg` (half of the GPUs prefill; with the host cache, and with `packed-disagg` as in
+`packed`), `nixl` (the same with NIXL), `vllm` (vLLM's own data parallel), `rust` (the same
 with its frontend in Rust, where its build has that).
 Loads: `talks` (conversations over system prompts, at each rate of --rate), `closed` (the same from
 clients that wait for their answers), `apart` (prompts that share nothing), `streams` (as many
@@ -317,6 +318,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cache-gb", type=float, default=8.0, help="KV cache of each engine")
     parser.add_argument("--host-cache", default="40GiB")
+    parser.add_argument("--utilization", type=float, default=0.42, help="free part at a start")
     parser.add_argument("--rate", default="8", help="requests per second and GPU; several: 4,8")
     parser.add_argument("--streams", default=STREAMS_PER_GPU, help="per GPU, but for 1")
     parser.add_argument("--seconds", type=float, default=12.0, help="length of open loads")

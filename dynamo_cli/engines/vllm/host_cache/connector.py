@@ -23,6 +23,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.offloading.scheduler import (
     RequestOffloadState,
 )
 from vllm.distributed.kv_transfer.kv_connector.v1.offloading_connector import OffloadingConnector
+from vllm.platforms import current_platform
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.kv_cache_interface import KVCacheConfig
 from vllm.v1.kv_offload.base import OffloadKey, ReqContext
@@ -45,6 +46,13 @@ EARLY_SEARCHES = 16
 answer or have found blocks. Otherwise it asks when the scheduler comes to it, because blocks that
 were found for a request cannot be evicted.
 """
+
+PACKED = "BLNHC"
+"""vLLM's name of the layout [blocks, layers, tokens, heads, elements]: all layers of a block lie
+side by side."""
+
+BLACKWELL = 100
+"""Compute capability 10.0, from which on vLLM prefers kernels that cannot use this layout."""
 
 
 class _Request(RequestOffloadState):  # type: ignore[misc]
@@ -181,6 +189,22 @@ class HostCacheConnector(OffloadingConnector):  # type: ignore[misc]
             self.connector_scheduler = _Scheduler(spec, vllm_config, kv_cache_config)
         elif role == KVConnectorRole.WORKER:
             self.connector_worker = JoiningWorker(spec, vllm_config, kv_cache_config)
+
+    @classmethod
+    def get_required_kvcache_layout(cls, vllm_config: VllmConfig) -> str | None:
+        """The layout that vLLM is to give the engine's cache, if the kernels can use it.
+
+        It is `PACKED` where that was measured: for ordinary attention on GPUs up to NVIDIA's
+        Hopper. There a block is copied in one piece. To begin the copy of 64 blocks of an 8B model
+        then takes the engine's loop 0.04 ms instead of 0.8, and the copy runs at 54 GB/s instead of
+        37 to 40. Elsewhere it is what vLLM's own connector wants.
+        """
+        model = vllm_config.model_config
+        packs = current_platform.is_cuda() and not current_platform.has_device_capability(BLACKWELL)
+        if packs and not (model.use_mla or model.is_hybrid):
+            return PACKED
+        layout: str | None = super().get_required_kvcache_layout(vllm_config)
+        return layout
 
     def loadable_tokens(self, request: Request, cached_tokens: int) -> int | None:
         """How many tokens after the cached ones the host cache has for a request; see `_Scheduler`.
