@@ -328,5 +328,5 @@ class RouterStats(Message, frozen=True):
     promised_blocks: int = 0
 
 
-DECISION_BOUNDS_US = (10, 20, 50, 100, 200, 500, 1000, 5000)
+DECISION_BOUNDS_US = (10, 20, 50, 100, 200, 300, 500, 1000, 5000)
 """Upper bounds of the histogram of decision times, microseconds."""

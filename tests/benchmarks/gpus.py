@@ -222,7 +222,7 @@ def loads_of(options: argparse.Namespace) -> dict[str, Load]:
     many = TALKS_PER_GPU * count
     found = {
         "closed": talking(TALKS, Closed(many), many * 6),
-        "apart": talking(APART, Closed(32 * count), 150 * count),
+        "apart": talking(APART, Closed(32 * count), 400 * count),
         "mixed": mixed(options.seconds),
         "kill": kill(count),
     }
