@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from dynamo_cli.errors import Corrupt
+from dynamo_cli.errors import Corrupt, TooLarge
 from dynamo_cli.host.memory_file import sealed_memory
 from dynamo_cli.ipc.ring import HEADER_BYTES, Ring, format_memory
 from dynamo_cli.topology import MAX_MESSAGE_BYTES, ProcessId
@@ -16,7 +17,8 @@ from dynamo_cli.units import MIB
 
 MAX_PENDING_BYTES = 64 * MIB
 """Bound on the bytes that wait for a slow peer; further messages are refused. One message that is
-larger than that may wait besides, so that it can be sent at all and delays no others."""
+larger than that may wait besides, so that it can be sent at all and delays no others, and so may
+messages that are owed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,25 @@ def create_ring(capacity_bytes: int, name: str) -> RingFds:
     return RingFds(memory, os.eventfd(0, flags), os.eventfd(0, flags))
 
 
+def too_large(size_bytes: int) -> TooLarge:
+    """The error of a request that needs a message of this size, which no link takes."""
+    return TooLarge(
+        f"the request needs a message of {size_bytes / MIB:.1f} MiB between two processes of the "
+        f"server, which pass {MAX_MESSAGE_BYTES // MIB} MiB at most; ask for less in one request."
+    )
+
+
+ORDINARY, LARGE, OWED = range(3)
+"""Kinds of waiting messages: those that `MAX_PENDING_BYTES` bounds, the one that is larger, and
+those that are accepted whatever waits."""
+
+
+class _WaitingPiece(NamedTuple):
+    data: bytes | memoryview
+    more: bool
+    kind: int
+
+
 class Link:
     """Both directions between this process and one incarnation of a peer.
 
@@ -68,13 +89,12 @@ class Link:
         self.generation = generation
         self.refused_sends = 0
         self.pending_bytes = 0
-        self._moved_bytes = 0  # how many of the bytes that ever waited are in the ring
-        self._large = range(0)  # the one large message, on the same scale
+        self._waiting_bytes = [0, 0, 0]  # the same by kind
         self.data_fd, self.space_fd = rx.data, tx.space
         self._tx = Ring(*tx)
         self._rx = Ring(*rx)
         self._piece = self._tx.capacity // 4 - 8  # a quarter with its header: see `arm_space`
-        self._pending: deque[tuple[bytes | memoryview, bool]] = deque()
+        self._pending: deque[_WaitingPiece] = deque()
         self._partial: list[bytes] = []
         self._partial_bytes = 0
         os.close(tx.memory)
@@ -100,45 +120,40 @@ class Link:
         if len(payload) > MAX_MESSAGE_BYTES or not (owed or self._has_room(len(payload))):
             self.refused_sends += 1
             return False
-        if len(payload) > MAX_PENDING_BYTES and not self._large_bytes():
-            start = self._moved_bytes + self.pending_bytes
-            self._large = range(start, start + len(payload))
-        self._pending.extend(self._pieces(payload))
+        kind = OWED if owed else LARGE if len(payload) > MAX_PENDING_BYTES else ORDINARY
+        self._pending.extend(self._pieces(payload, kind))
         self.pending_bytes += len(payload)
+        self._waiting_bytes[kind] += len(payload)
         self.flush()
         return True
 
     def _has_room(self, size_bytes: int) -> bool:
-        large_bytes = self._large_bytes()
         if size_bytes > MAX_PENDING_BYTES:
-            return not large_bytes
-        return self.pending_bytes - large_bytes + size_bytes <= MAX_PENDING_BYTES
-
-    def _large_bytes(self) -> int:
-        """How many bytes of the large message still wait."""
-        return max(0, self._large.stop - max(self._large.start, self._moved_bytes))
+            return not self._waiting_bytes[LARGE]
+        return self._waiting_bytes[ORDINARY] + size_bytes <= MAX_PENDING_BYTES
 
     def wake(self) -> None:
         """Wake the peer if it sleeps, so that it reads what was sent without that."""
         self._tx.wake()
 
-    def _pieces(self, payload: bytes) -> Iterator[tuple[bytes | memoryview, bool]]:
-        """Cut a message into pieces that fit into the ring; True with all pieces but the last."""
+    def _pieces(self, payload: bytes, kind: int) -> Iterator[_WaitingPiece]:
+        """Cut a message into pieces that fit into the ring."""
         if len(payload) <= self._piece:
-            yield payload, False
+            yield _WaitingPiece(payload, False, kind)
             return
         view = memoryview(payload)
         for start in range(0, len(payload), self._piece):
-            yield view[start : start + self._piece], start + self._piece < len(payload)
+            end = start + self._piece
+            yield _WaitingPiece(view[start:end], end < len(payload), kind)
 
     def flush(self) -> None:
         """Move waiting pieces into the ring; ask for a wake-up if not all of them fit."""
         while self._pending:
-            payload, more = self._pending[0]
-            if self._tx.push(payload, more):
+            data, more, kind = self._pending[0]
+            if self._tx.push(data, more):
                 self._pending.popleft()
-                self.pending_bytes -= len(payload)
-                self._moved_bytes += len(payload)
+                self.pending_bytes -= len(data)
+                self._waiting_bytes[kind] -= len(data)
             elif self._tx.arm_space():
                 return
 

@@ -14,16 +14,15 @@ import socket
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from dynamo_cli.errors import Corrupt, TooLarge
+from dynamo_cli.errors import Corrupt
 from dynamo_cli.host import vital
 from dynamo_cli.ipc.codec import encode
 from dynamo_cli.ipc.control import Control, Controls
-from dynamo_cli.ipc.link import Link, RingFds, clear, create_ring
+from dynamo_cli.ipc.link import Link, RingFds, clear, create_ring, too_large
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.flows import ToChild
 from dynamo_cli.messages.lifecycle import LinkDown, LinkUp, Ping, Pong
 from dynamo_cli.topology import MAX_MESSAGE_BYTES, LinkSpec, ProcessId
-from dynamo_cli.units import MIB
 
 ROUNDS = 4
 """Most rounds of draining one link before other callbacks of the loop run."""
@@ -96,11 +95,7 @@ class Switchboard:
         """
         payload = encode(message)
         if len(payload) > MAX_MESSAGE_BYTES:
-            raise TooLarge(
-                f"the request needs a message of {len(payload) / MIB:.1f} MiB between two "
-                f"processes of the server, which pass {MAX_MESSAGE_BYTES // MIB} MiB at most; ask "
-                "for less in one request."
-            )
+            raise too_large(len(payload))
         link = self.links.get(peer)
         return link is not None and link.send(payload)
 
