@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -42,11 +42,32 @@ def create_ring(capacity_bytes: int, name: str) -> RingFds:
     """Make an empty ring; `name` only shows up in /proc.
 
     If a process could shrink the memory, its peer would die of SIGBUS.
+
+    Raises:
+        OSError: the system lacks memory or descriptors; none is left open.
     """
-    memory = sealed_memory(name, HEADER_BYTES + capacity_bytes)
-    format_memory(memory)
     flags = os.EFD_NONBLOCK | os.EFD_CLOEXEC
-    return RingFds(memory, os.eventfd(0, flags), os.eventfd(0, flags))
+    made: list[int] = []
+    try:
+        made.append(sealed_memory(name, HEADER_BYTES + capacity_bytes))
+        format_memory(made[0])
+        for _ in range(2):
+            made.append(os.eventfd(0, flags))
+    except OSError:
+        for descriptor in made:
+            os.close(descriptor)
+        raise
+    return RingFds(*made)
+
+
+@contextmanager
+def passed_ring(capacity_bytes: int, name: str) -> Iterator[RingFds]:
+    """An empty ring for others, who get copies of its descriptors. Raises as `create_ring`."""
+    ring = create_ring(capacity_bytes, name)
+    try:
+        yield ring
+    finally:
+        ring.close()
 
 
 def too_large(size_bytes: int) -> TooLarge:

@@ -18,7 +18,7 @@ from dynamo_cli.errors import Corrupt
 from dynamo_cli.host import vital
 from dynamo_cli.ipc.codec import encode
 from dynamo_cli.ipc.control import Control, Controls
-from dynamo_cli.ipc.link import Link, RingFds, clear, create_ring, too_large
+from dynamo_cli.ipc.link import Link, RingFds, clear, passed_ring, too_large
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.flows import ToChild
 from dynamo_cli.messages.lifecycle import LinkDown, LinkUp, Ping, Pong
@@ -344,10 +344,14 @@ class Switchboard:
 def join(
     a: Controls, b: Controls, a_id: ProcessId, b_id: ProcessId, *, spec: LinkSpec, generation: int
 ) -> None:
-    """Make the two rings of a link and pass them to both processes; called by the supervisor."""
-    to_b = create_ring(spec.a_to_b_bytes, f"{a_id.name} to {b_id.name}")
-    to_a = create_ring(spec.b_to_a_bytes, f"{b_id.name} to {a_id.name}")
-    a.send(LinkUp(b_id.name, generation), (*to_b, *to_a))
-    b.send(LinkUp(a_id.name, generation), (*to_a, *to_b))
-    to_b.close()
-    to_a.close()
+    """Make the two rings of a link and pass them to both processes; called by the supervisor.
+
+    Raises:
+        OSError: the system lacks memory or descriptors. One of them may have the link already.
+    """
+    with (
+        passed_ring(spec.a_to_b_bytes, f"{a_id.name} to {b_id.name}") as to_b,
+        passed_ring(spec.b_to_a_bytes, f"{b_id.name} to {a_id.name}") as to_a,
+    ):
+        a.send(LinkUp(b_id.name, generation), (*to_b, *to_a))
+        b.send(LinkUp(a_id.name, generation), (*to_a, *to_b))

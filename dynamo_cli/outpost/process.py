@@ -19,7 +19,7 @@ from dynamo_cli.config import ENGINE_ROLES, Devices, HostCacheConfig, WorkerConf
 from dynamo_cli.errors import ResourceError
 from dynamo_cli.host import oserrors
 from dynamo_cli.ipc.codec import Decoder, encode
-from dynamo_cli.ipc.link import create_ring
+from dynamo_cli.ipc.link import passed_ring
 from dynamo_cli.ipc.switchboard import join
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.cluster import (
@@ -341,13 +341,13 @@ class Outpost:
         ((a, _, spec),) = links_of(process, [peer])
         sizes = (spec.a_to_b_bytes, spec.b_to_a_bytes)
         out_bytes, in_bytes = sizes if a == process else sizes[::-1]
-        outward = create_ring(out_bytes, f"{process.name} to {peer.name}")
-        inward = create_ring(in_bytes, f"{peer.name} to {process.name}")
-        self._links[process, peer.name] = generation
-        self._to_relay(RelayUp(generation), (*inward, *outward))
-        child.control.send(LinkUp(peer.name, generation), (*outward, *inward))
-        outward.close()
-        inward.close()
+        with (
+            passed_ring(out_bytes, f"{process.name} to {peer.name}") as outward,
+            passed_ring(in_bytes, f"{peer.name} to {process.name}") as inward,
+        ):
+            self._links[process, peer.name] = generation
+            self._to_relay(RelayUp(generation), (*inward, *outward))
+            child.control.send(LinkUp(peer.name, generation), (*outward, *inward))
 
     def _join_beside(self, process: ProcessId, peer: ProcessId, generation: int) -> None:
         """Link two children of this node, unless one has ended: the head will be told of that."""

@@ -166,7 +166,7 @@ class ClusterSupervisor(Supervisor):
         ]
 
     def on_node_up(self, node: str, present: dict[str, str]) -> None:
-        """Join what lives there (phase by name of the process), and start what is missing."""
+        """See `NodeParent`."""
         if self._ending.begun:
             return
         joined = [child for child in self._alive() if child.node != node]
@@ -188,8 +188,8 @@ class ClusterSupervisor(Supervisor):
                 self._start(process)
         self._publish()
 
-    def on_node_down(self, node: str, why: str) -> None:
-        """Part the children of this node from all others."""
+    def on_node_down(self, node: str, why: str, *, told: bool = False) -> None:
+        """See `NodeParent`."""
         if self._ending.stopping:
             return
         for child in self.children_of(node):
@@ -198,7 +198,8 @@ class ClusterSupervisor(Supervisor):
             self._retirements.parted(child.process)
             if child.process not in self._retirements:
                 child.move_to(Phase.BACKOFF, why)
-        self._log_fanout.notice("WARNING", f"{node} is lost: {why}; its requests move")
+        if not told:
+            self._log_fanout.notice("WARNING", f"{node} is lost: {why}; its requests move")
         self._publish()
 
     def give_up_start(self, failure: DynamoError) -> bool:

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 from dynamo_cli.cluster_config import ClusterPlan, Node, RelayConfig
 from dynamo_cli.config import ENGINE_ROLES
-from dynamo_cli.errors import ChildFailed, DynamoError, error_class
+from dynamo_cli.errors import ChildFailed, DynamoError, ResourceError, error_class
+from dynamo_cli.host import oserrors
 from dynamo_cli.ipc.codec import Decoder, encode
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.cluster import (
@@ -43,6 +44,7 @@ from dynamo_cli.supervisor.child import Child, Parent, Start
 from dynamo_cli.supervisor.node_counts import NodeCounts
 from dynamo_cli.supervisor.post import Post, Versions
 from dynamo_cli.supervisor.remote_child import RemoteChild
+from dynamo_cli.supervisor.verdict import start_hint
 from dynamo_cli.topology import CLUSTER, ProcessId, Role
 
 AGAIN_S = 1.0
@@ -61,10 +63,18 @@ class NodeParent(Parent, Protocol):
         """The children on this node that live."""
 
     def on_node_up(self, node: str, present: dict[str, str]) -> None:
-        """Join what lives there (phase by name of the process), and start what is missing."""
+        """Join what lives there (phase by name of the process), and start what is missing.
 
-    def on_node_down(self, node: str, why: str) -> None:
-        """Part the children of this node from all others."""
+        Raises:
+            OSError: the system does not let the links be made.
+        """
+
+    def on_node_down(self, node: str, why: str, *, told: bool) -> None:
+        """Part the children of this node from all others.
+
+        Args:
+            told: whether people know this already.
+        """
 
     def give_up_start(self, failure: DynamoError) -> bool:
         """End the run if it has not served yet; returns whether that was so."""
@@ -84,6 +94,7 @@ class NodeHandle:
         joined: whether both ends of its relay are connected.
         resetting: whether its outpost has been asked who is there, and has not answered yet.
         up: whether its outpost answers.
+        trouble: what people were told last of why it is not up; empty once it is.
         placed: whether Ray was asked to start its outpost, which has not ended since.
         heard_s: when its outpost was heard last, by the time that the head was awake.
         awaited_s: since when the outpost should connect, by the same time; None if none is started.
@@ -238,7 +249,7 @@ class Nodes:
         node.awaited_s = self._awake.now() if node.placed else None
         if node.up:
             node.up = False
-            self._tree.on_node_down(node.machine.name, why)
+            self._tree.on_node_down(node.machine.name, why, told=why == node.trouble)
 
     def _on_outpost_ended(self, node: NodeHandle, ended: OutpostEnded) -> None:
         why = f"{node.machine.name}: {ended.reason}"
@@ -271,8 +282,8 @@ class Nodes:
                 for child in self._tree.children_of(node.machine.name):
                     if outpost != node.outpost or child.process.name not in present:
                         child.lost(f"{node.machine.name} was lost, and came back without it")
-                node.outpost, node.up, node.trouble = outpost, True, ""
-                self._tree.on_node_up(node.machine.name, present)
+                node.outpost, node.up = outpost, True
+                self._join(node, present)
             case ChildWrote("", level, text):
                 self._tree.notice(level, f"{node.machine.name}: {text}")
             case ChildTold(process) | ChildWrote(process) | ChildGone(process):
@@ -281,6 +292,19 @@ class Nodes:
                     known.told(message)
                 elif isinstance(message, ChildWrote):
                     node.counts.line_dropped()
+
+    def _join(self, node: NodeHandle, present: dict[str, str]) -> None:
+        """Join a node that is up; if that fails it is lost, until the next heartbeat at least."""
+        try:
+            self._tree.on_node_up(node.machine.name, present)
+        except OSError as error:
+            why = f"it cannot be joined: {oserrors.reason(error)}"
+            failure = ResourceError(f"{node.machine.name}: {why}. {start_hint(error)}")
+            if not self._tree.give_up_start(failure):
+                self._on_cut(node, why)
+                node.trouble = why
+        else:
+            node.trouble = ""
 
     async def run(self) -> None:
         """Send heartbeats, and find nodes that do not answer, until cancelled."""

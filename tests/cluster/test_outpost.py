@@ -312,7 +312,7 @@ def test_a_link_has_its_sizes_whichever_end_is_here(monkeypatch: pytest.MonkeyPa
         made[name] = size_bytes
         return create_ring(size_bytes, name)
 
-    monkeypatch.setattr(process, "create_ring", make)
+    monkeypatch.setattr("dynamo_cli.ipc.link.create_ring", make)
 
     async def scenario() -> None:
         node = Node()

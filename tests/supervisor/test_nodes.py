@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from dynamo_cli.cluster_config import ClusterPlan, Node
 from dynamo_cli.config import EngineConfig, FrontendConfig
-from dynamo_cli.errors import DynamoError, UsageError
+from dynamo_cli.errors import DynamoError, ResourceError, UsageError
 from dynamo_cli.ipc.codec import Decoder, encode
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.cluster import (
@@ -66,7 +67,9 @@ class Run:
         self.failures: list[DynamoError] = []
         self.notices: list[str] = []
         self.ups: list[dict[str, str]] = []
+        self.joins = True
         self.downs: list[str] = []
+        self.told_downs: list[str] = []
         self.sent: dict[ProcessId, list[Any]] = {RELAY: [], CLUSTER: []}
         self.workers: list[Worker] = []
         plan = ClusterPlan("127.0.0.1:1", "127.0.0.1", (Node(NAME, "id", "127.0.0.1"),), (0, 0))
@@ -87,10 +90,12 @@ class Run:
 
     def on_node_up(self, node: str, present: dict[str, str]) -> None:
         self.ups.append(present)
+        if not self.joins:
+            raise OSError(errno.EMFILE, "too many open files")
         self.workers = self.workers or [Worker(0), Worker(1)]
 
-    def on_node_down(self, node: str, why: str) -> None:
-        self.downs.append(why)
+    def on_node_down(self, node: str, why: str, *, told: bool) -> None:
+        (self.told_downs if told else self.downs).append(why)
 
     def give_up_start(self, failure: DynamoError) -> bool:
         if not self.serves:
@@ -210,6 +215,41 @@ def test_a_silent_node_is_lost_and_asked_when_it_answers_again(
     run.roll(0)
     assert run.up
     assert [bool(worker.why) for worker in run.workers] == [False, True]
+
+
+def test_a_node_whose_links_cannot_be_made_is_lost_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Run(monkeypatch)
+    run.join()
+    run.report(RelayCut("cut"))
+    run.report(RelayJoined())
+    run.joins = False
+    why = "it cannot be joined: too many open files"
+    for turn in range(3):
+        run.roll(0, 1)
+        assert not run.up
+        assert run.downs == ["cut", why], "it is told once"
+        assert run.told_downs == [why] * turn
+        asked = run.told(ResetLinks)
+        run.after(run.timeouts.beat_s)
+        run.say(Beat(turn))
+        assert run.told(ResetLinks) == asked + 1
+    run.joins = True
+    run.roll(0, 1)
+    assert run.up
+    assert state(run).up
+
+
+def test_a_node_that_cannot_be_joined_before_the_run_serves_ends_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Run(monkeypatch, serves=False)
+    run.joins = False
+    run.join()
+    (failure,) = run.failures
+    assert isinstance(failure, ResourceError)
+    assert f"{NAME}: it cannot be joined: too many open files. Check" in failure.message
 
 
 def test_when_the_head_stood_still_itself_no_node_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
