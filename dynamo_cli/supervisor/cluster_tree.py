@@ -143,6 +143,9 @@ class ClusterSupervisor(Supervisor):
         cluster = self._config.cluster
         return {node.name: node.gpus for node in cluster.offered} if cluster is not None else {}
 
+    def _lost_nodes(self) -> set[str]:
+        return self._nodes.lost()
+
     def _start_workers(self) -> None:
         """Start the relays of nodes that are new in the plan, and workers on those that are up."""
         self._nodes.follow(self._config)

@@ -7,6 +7,7 @@ processes; when it is back, children that live get new links.
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -35,6 +36,7 @@ from dynamo_cli.messages.cluster import (
     RelayJoined,
     RelayStats,
     ResetLinks,
+    SignalChild,
 )
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.relay.wire import key_pair
@@ -170,6 +172,10 @@ class Nodes:
         """Whether processes can be started on this node; False for one that is not followed yet."""
         return any(node.up for node in self._nodes if node.machine.name == name)
 
+    def lost(self) -> set[str]:
+        """Names of the nodes that were up once, and are not now."""
+        return {one.machine.name for one in self._nodes if one.heard_s is not None and not one.up}
+
     def child_on(self, name: str, start: Start) -> RemoteChild:
         """Make a child of this node, which `begin` then starts."""
         return RemoteChild(start, self._tree, name, self._named(name))
@@ -282,16 +288,32 @@ class Nodes:
                 for child in self._tree.children_of(node.machine.name):
                     if outpost != node.outpost or child.process.name not in present:
                         child.lost(f"{node.machine.name} was lost, and came back without it")
-                node.outpost, node.up = outpost, True
-                self._join(node, present)
+                node.outpost = outpost
+                if not self._end_unknown(node, present):
+                    node.up = True
+                    self._join(node, present)
             case ChildWrote("", level, text):
                 self._tree.notice(level, f"{node.machine.name}: {text}")
             case ChildTold(process) | ChildWrote(process) | ChildGone(process):
                 known = self._tree.child(ProcessId.parse(process))
-                if isinstance(known, RemoteChild) and known.alive:
+                # Another node may have the next process of this name.
+                here = isinstance(known, RemoteChild) and known.node == node.machine.name
+                if isinstance(known, RemoteChild) and here and known.alive:
                     known.told(message)
                 elif isinstance(message, ChildWrote):
                     node.counts.line_dropped()
+
+    def _end_unknown(self, node: NodeHandle, present: Iterable[str]) -> bool:
+        """End what was counted as ended while the node was lost; returns whether there was any.
+
+        If so the node is not up yet, and is asked again after its next heartbeat: by then nothing
+        is there whose place a new process could be given too early.
+        """
+        known = {child.process.name for child in self._tree.children_of(node.machine.name)}
+        unknown = [process for process in present if process not in known]
+        for process in unknown:
+            node.tell(SignalChild(process, signal.SIGKILL))
+        return bool(unknown)
 
     def _join(self, node: NodeHandle, present: dict[str, str]) -> None:
         """Join a node that is up; if that fails it is lost, until the next heartbeat at least."""

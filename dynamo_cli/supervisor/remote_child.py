@@ -139,6 +139,13 @@ class RemoteChild(Child):
         if self.alive:
             self._way.tell(SignalChild(self.process.name, number))
 
+    def end(self) -> None:
+        """Kill it, or count it as ended if its node is lost. It is killed when the node is back."""
+        if self.reachable:
+            self.kill()
+        else:
+            self.lost(f"{self.node} is lost")
+
     def discard(self) -> None:
         """Forget a child that could not be started. The outpost may have begun to."""
         self.kill()

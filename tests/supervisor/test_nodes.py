@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.cluster import (
     Beat,
     Carry,
+    ChildGone,
     ChildWrote,
     FromSupervisor,
     LivingChildren,
@@ -30,6 +32,7 @@ from dynamo_cli.messages.cluster import (
     RelayJoined,
     RelayStats,
     ResetLinks,
+    SignalChild,
 )
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.serve_config import ServeConfig
@@ -124,7 +127,7 @@ class Run:
     def join(self) -> None:
         self.report(RelayBound(4711))
         self.report(RelayJoined())
-        self.roll(0, 1)
+        self.roll()
 
     def after(self, seconds: float) -> None:
         """The supervisor looks at its nodes in regular intervals, and after these seconds."""
@@ -166,9 +169,9 @@ def test_an_outpost_is_placed_once_its_relay_listens_and_is_up_once_it_has_answe
     run.report(RelayJoined())
     assert run.told(ResetLinks) == 1
     assert not run.up
-    run.roll(0, 1)
+    run.roll()
     assert run.up
-    assert run.ups == [{"worker 0": "probing", "worker 1": "probing"}]
+    assert run.ups == [{}]
     run.report(RelayBound(4711))  # the relay was started again, for the same outpost
     assert len(run.sent[CLUSTER]) == 1
 
@@ -250,6 +253,25 @@ def test_a_node_that_cannot_be_joined_before_the_run_serves_ends_the_start(
     (failure,) = run.failures
     assert isinstance(failure, ResourceError)
     assert f"{NAME}: it cannot be joined: too many open files. Check" in failure.message
+
+
+def test_what_was_counted_as_ended_is_ended_before_its_node_is_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Run(monkeypatch)
+    run.join()
+    run.report(RelayCut("cut"))
+    del run.workers[1]
+    run.report(RelayJoined())
+    run.roll(0, 1)
+    assert not run.up
+    carried = [decoded(one.payload) for one in run.sent[RELAY] if isinstance(one, Carry)]
+    assert carried[-1] == SignalChild("worker 1", signal.SIGKILL)
+    run.say(ChildGone("worker 1", -9))
+    run.say(Beat(1))
+    run.roll(0)
+    assert run.up
+    assert run.ups[-1] == {"worker 0": "probing"}
 
 
 def test_when_the_head_stood_still_itself_no_node_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
