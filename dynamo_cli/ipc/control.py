@@ -10,6 +10,7 @@ import array
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dynamo_cli.errors import Corrupt
@@ -34,8 +35,20 @@ class Controls(Protocol):
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send a message, with copies of descriptors; a child that is gone gets nothing."""
 
+    def send_state(self, message: Message) -> None:
+        """Send a message that says anew what all earlier ones of its type have said: of those that
+        still wait, only the newest is sent."""
+
     def flush(self) -> bool:
         """Send what waits; False if some of it still waits."""
+
+
+@dataclass(slots=True, eq=False)
+class _Unsent:
+    """A packet that waits; `state` is the type of its message if a newer one replaces it."""
+
+    packet: Packet
+    state: type[Message] | None
 
 
 class Control:
@@ -53,7 +66,7 @@ class Control:
         sock.setblocking(False)
         self._socket = sock
         self._decoder = Decoder(receives)
-        self._waiting: deque[Packet] = deque()
+        self._waiting: deque[_Unsent] = deque()
         self._later: Later | None = None
         self._scheduled = False
         self.closed = False
@@ -82,7 +95,18 @@ class Control:
         """
         if self.closed:
             return
-        self._waiting.append(Packet.of(message, descriptors))
+        self._waiting.append(_Unsent(Packet.of(message, descriptors), None))
+        self._send_waiting()
+
+    def send_state(self, message: Message) -> None:
+        """See `Controls`."""
+        if self.closed:
+            return
+        new = _Unsent(Packet.of(message), type(message))
+        for old in [one for one in self._waiting if one.state is new.state]:
+            self._waiting.remove(old)
+            old.packet.close()
+        self._waiting.append(new)
         self._send_waiting()
 
     def _send_waiting(self) -> None:
@@ -97,19 +121,20 @@ class Control:
     def flush(self) -> bool:
         """Send queued messages; False if some of them still wait."""
         while self._waiting:
+            first = self._waiting[0]
             try:
-                if len(self._waiting[0].data) > MAX_PACKET_BYTES:
-                    self._waiting[0] = self._waiting[0].in_memory()
-                self._waiting[0].send(self._socket)
+                if len(first.packet.data) > MAX_PACKET_BYTES:
+                    first.packet = first.packet.in_memory()
+                first.packet.send(self._socket)
             except (BrokenPipeError, ConnectionResetError):
                 self._forget_waiting()
                 return True
             except OSError as error:
                 if error.errno in NO_ROOM:
                     return False
-                self._waiting.popleft().close()  # else it would stop all that come after it
+                self._waiting.popleft().packet.close()  # else it would stop all that come after it
                 raise
-            self._waiting.popleft().close()
+            self._waiting.popleft().packet.close()
         return True
 
     def receive(self) -> list[tuple[Any, list[int]]]:
@@ -157,6 +182,6 @@ class Control:
         self._socket.close()
 
     def _forget_waiting(self) -> None:
-        for packet in self._waiting:
-            packet.close()
+        for one in self._waiting:
+            one.packet.close()
         self._waiting.clear()

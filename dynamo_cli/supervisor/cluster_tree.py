@@ -214,8 +214,8 @@ class ClusterSupervisor(Supervisor):
     def show_nodes(self, table: NodeTable) -> None:
         """Pass the state of all nodes on to the frontend."""
         frontend = self._children.get(FRONTEND)
-        if frontend is not None and frontend.alive and frontend.control.flush():
-            frontend.control.send(table)
+        if frontend is not None and frontend.alive:
+            frontend.control.send_state(table)
 
     def notice(self, level: str, text: str) -> None:
         """Show a line to people."""

@@ -372,8 +372,13 @@ class Nodes:
             self._not_joined(node)
 
     def _listen_to(self, node: NodeHandle, awake_s: float) -> None:
-        """Send a heartbeat; a node that has answered none for long is lost."""
-        node.tell(node.counts.beat(time.monotonic()))
+        """Send a heartbeat; a node that has answered none for long is lost.
+
+        One that is not up gets the next heartbeat when it has answered the last: what an outpost
+        does not read waits in its relay.
+        """
+        if node.up or not node.counts.awaits_beat:
+            node.tell(node.counts.beat(time.monotonic()))
         assert node.heard_s is not None
         if node.up and (silent_s := awake_s - node.heard_s) > self._timeouts.lost_s:
             self._on_cut(node, f"{node.machine.name} has been silent for {silent_s:.0f} s")

@@ -74,6 +74,10 @@ class RemoteControl:
             case _:
                 self._way.tell(TellChild(self._process, encode(message)))
 
+    def send_state(self, message: Message) -> None:
+        """Send it: nothing waits here."""
+        self.send(message)
+
     def flush(self) -> bool:
         """Nothing waits here."""
         return True

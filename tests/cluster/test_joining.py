@@ -150,6 +150,7 @@ def test_an_offered_node_is_given_to_one_node_of_the_run_only(
     placed = simulated_ray(monkeypatch, living)
     control: Any = MagicMock(closed=False)
     run = Cluster(CLUSTER, SimpleNamespace(nodes=(A, B)), control)  # type: ignore[arg-type]
+    control.send_state = control.send
     run._seen(living)
     living.remove(B)
     orders = [PlaceOutpost(1, B, b""), PlaceOutpost(2, C, b"")]

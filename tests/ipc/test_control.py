@@ -9,15 +9,18 @@ import pytest
 
 from dynamo_cli.errors import Corrupt
 from dynamo_cli.ipc.control import Control
+from dynamo_cli.ipc.packet import MAX_PACKET_BYTES
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.lifecycle import (
     Drain,
     Drained,
     Fatal,
+    LinkDown,
     LinkUp,
     Phase,
     PhaseChange,
     ProbeResult,
+    Retire,
     Stop,
 )
 from tests.ipc.support import Ends, open_descriptors
@@ -83,6 +86,28 @@ def test_a_full_socket_keeps_messages_and_their_descriptors(ends: Ends) -> None:
     assert os.read(read, 4) == b"late"
     os.close(descriptor)
     os.close(read)
+
+
+def test_of_states_that_wait_only_the_newest_of_each_type_is_sent(ends: Ends) -> None:
+    ours, child = ends
+    while ours.flush():
+        ours.send(Stop())
+    waits = len(ours._waiting)
+    large = "x" * MAX_PACKET_BYTES  # its descriptor is closed with it
+    before = open_descriptors()
+    for generation in range(3):
+        ours.send_state(LinkDown("router", generation, large))
+        ours.send_state(Retire(generation))
+        ours.send(LinkDown("router", generation, "no state"))
+    assert len(ours._waiting) == waits + 2 + 3
+    received: list[Message] = []
+    while not ours.flush():
+        received += [message for message, _ in child.receive()]
+    received += [message for message, _ in child.receive()]
+    rest = [message for message in received if not isinstance(message, Stop)]
+    plain = [LinkDown("router", generation, "no state") for generation in range(3)]
+    assert rest == [*plain[:2], LinkDown("router", 2, large), Retire(2), plain[2]]
+    assert open_descriptors() == before
 
 
 def test_what_was_sent_before_the_end_is_received(ends: Ends) -> None:

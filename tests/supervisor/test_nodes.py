@@ -304,6 +304,33 @@ def test_an_outpost_is_awaited_as_long_as_the_head_is_awake(
     assert not run.notices
 
 
+def test_heartbeats_do_not_pile_up_at_an_outpost_that_does_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Run(monkeypatch)
+    run.join()
+    run.after(run.timeouts.lost_s + 1)
+    assert not run.up
+    beats = run.told(Beat)
+    run.after(3600)
+    assert run.told(Beat) == beats
+    for number in range(1, beats + 1):
+        run.say(Beat(number))
+    assert run.told(ResetLinks) == 2
+    run.after(run.timeouts.beat_s)
+    assert run.told(Beat) == beats + 1
+
+
+def test_heartbeats_go_on_over_a_new_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(monkeypatch)
+    run.join()
+    run.after(run.timeouts.lost_s + 1)
+    run.report(RelayJoined())
+    beats = run.told(Beat)
+    run.after(run.timeouts.beat_s)
+    assert run.told(Beat) == beats + 1
+
+
 def test_children_of_an_earlier_outpost_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(monkeypatch)
     run.join()
