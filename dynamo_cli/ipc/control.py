@@ -9,7 +9,7 @@ from __future__ import annotations
 import array
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,6 +24,9 @@ _TRUNCATED, _WITHOUT_DESCRIPTORS = int(socket.MSG_TRUNC), int(socket.MSG_CTRUNC)
 
 AGAIN_S = 0.02
 """Seconds until messages that wait are sent again."""
+
+MOST_AT_ONCE = 256
+"""Most messages that are received in one go: the other end may send as fast as they are handled."""
 
 Later = Callable[[float, Callable[[], None]], object]
 """Calls a function after a number of seconds."""
@@ -137,13 +140,26 @@ class Control:
             self._waiting.popleft().packet.close()
         return True
 
-    def receive(self) -> list[tuple[Any, list[int]]]:
-        """All messages that have arrived, with their descriptors; end of file sets `closed`.
+    def receive(self, most: int = MOST_AT_ONCE) -> Iterator[tuple[Any, list[int]]]:
+        """Messages that have arrived, with their descriptors; end of file sets `closed`.
+
+        Each is taken when it is asked for: whatever happens while one is handled, those behind it
+        can be received later.
+
+        Args:
+            most: number after which the others are left for the next call.
 
         Raises:
             Corrupt: a packet is no message of the union; what comes after it can be received.
         """
-        messages = []
+        for _ in range(most):
+            if (received := self._packet()) is None:
+                return
+            packet, flags = received
+            yield self._message(packet, flags), packet.descriptors
+
+    def _packet(self) -> tuple[Packet, int] | None:
+        """The next packet and its flags; None if there is none now."""
         while not self.closed:
             try:
                 # Not socket.recv_fds: it drops the flags, so descriptors would survive exec.
@@ -151,18 +167,16 @@ class Control:
                     MAX_PACKET_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
-                break
+                return None
             except ConnectionResetError:
                 # The other end closed before it had read everything. The kernel reports that
                 # once, first; the packets that the other end had sent follow.
                 continue
-            if not data:
-                self.closed = True
-                break
-            descriptors = array.array("i", b"".join(data for _, _, data in ancillary))
-            packet = Packet(data, descriptors.tolist())
-            messages.append((self._message(packet, flags), packet.descriptors))
-        return messages
+            if data:
+                descriptors = array.array("i", b"".join(data for _, _, data in ancillary))
+                return Packet(data, descriptors.tolist()), flags
+            self.closed = True
+        return None
 
     def _message(self, packet: Packet, flags: int) -> Message:
         try:

@@ -118,6 +118,7 @@ class Link:
         self._pending: deque[_WaitingPiece] = deque()
         self._partial: list[bytes] = []
         self._partial_bytes = 0
+        self._broken: Corrupt | None = None
         os.close(tx.memory)
         os.close(rx.memory)
         self._descriptors = (tx.data, tx.space, rx.data, rx.space)
@@ -196,12 +197,25 @@ class Link:
             max_bytes: stop after the record that reaches this number of bytes.
 
         Raises:
-            Corrupt: the ring does not hold valid records.
+            Corrupt: the ring does not hold valid records. The messages before them were taken.
         """
+        if self._broken is not None:
+            raise self._broken
         records = self._rx.drain(max_bytes)
         if not self._partial and not any(more for _, more in records):
             return [payload for payload, _ in records]
-        return [message for record in records if (message := self._joined(*record)) is not None]
+        messages: list[bytes] = []
+        for record in records:
+            try:
+                message = self._joined(*record)
+            except Corrupt as error:
+                self._broken = error
+                if not messages:
+                    raise
+                break  # the next call raises it
+            if message is not None:
+                messages.append(message)
+        return messages
 
     def _joined(self, payload: bytes, more: bool) -> bytes | None:
         """Add a piece; the whole message if this was its last one."""
@@ -218,8 +232,8 @@ class Link:
         return message
 
     def arm(self) -> bool:
-        """Ask for a wake-up when data arrives; False if there is data already."""
-        return self._rx.arm()
+        """Ask for a wake-up when data arrives; False if `receive` has something to do already."""
+        return self._broken is None and self._rx.arm()
 
     def disarm(self) -> None:
         """Ask for no wake-up: the process is awake."""

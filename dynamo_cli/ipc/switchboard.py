@@ -270,8 +270,9 @@ class Switchboard:
     def _on_control(self) -> bool:
         """Handle what the supervisor has sent; False if that was nothing."""
         self._control.flush()
-        received = self._control.receive()
-        for message, descriptors in received:
+        received = False
+        for message, descriptors in self._control.receive():
+            received = True
             match message:
                 case LinkUp(peer, generation):
                     self._link(ProcessId.parse(peer), generation, descriptors)
@@ -284,7 +285,7 @@ class Switchboard:
         if self._control.closed:
             # The supervisor is gone: end at once, whatever the process is doing.
             os._exit(1)
-        return bool(received)
+        return received
 
     def _link(self, peer: ProcessId, generation: int, descriptors: list[int]) -> None:
         if (old := self.links.get(peer)) is not None:

@@ -352,7 +352,7 @@ def test_a_large_message_of_the_head_reaches_the_child(size: int) -> None:
         child = Control(theirs, ToChild)
         told = LinkDown(ROUTER.name, 1, "x" * size)
         node.hear(TellChild(WORKER.name, encode(told)))
-        assert child.receive() == [(told, [])]
+        assert list(child.receive()) == [(told, [])]
         for control in (node.worker.control, child):
             control.close()
 

@@ -171,7 +171,12 @@ def test_a_message_without_an_end_is_corrupt(monkeypatch: pytest.MonkeyPatch) ->
         link = Link(THERE, 1, tx=copies(other), rx=copies(fds))
         writer.push(bytes(60), more=True)
         assert link.receive() == []
+        writer.push(bytes(40))
+        writer.push(b"whole")
         writer.push(bytes(60), more=True)
+        writer.push(bytes(60), more=True)
+        assert link.receive() == [bytes(100), b"whole"]
+        assert not link.arm(), "there is an error to raise"
         with pytest.raises(Corrupt):
             link.receive()
         link.close()
