@@ -249,10 +249,8 @@ class Outpost:
                 self._reset_links(boot, now_ns)
             case StartChild(process, start, forked):
                 self._start(ProcessId.parse(process), pickle.loads(start), forked=forked)
-            case JoinChild(process, peer, generation):
-                self._join(ProcessId.parse(process), ProcessId.parse(peer), generation)
-            case JoinBeside(process, peer, generation):
-                self._join_beside(ProcessId.parse(process), ProcessId.parse(peer), generation)
+            case JoinChild() | JoinBeside():
+                self._link(message)
             case PartChild(process, peer, generation, reason):
                 self._part(ProcessId.parse(process), peer, generation, reason)
             case TellChild(process, payload):
@@ -332,6 +330,19 @@ class Outpost:
             self._waiting.clear()
 
     # -- links -------------------------------------------------------------------------------
+
+    def _link(self, order: JoinChild | JoinBeside) -> None:
+        """Make a link, or end the child that lacks it; the head starts it again."""
+        process, peer = ProcessId.parse(order.process), ProcessId.parse(order.peer)
+        join_it = self._join if isinstance(order, JoinChild) else self._join_beside
+        try:
+            join_it(process, peer, order.generation)
+        except OSError as error:
+            self._to_relay(RelayDown(order.generation))
+            why = f"its link with {peer.name} cannot be made: {oserrors.reason(error)}"
+            child = self._children[process]
+            child.failure = (ResourceError.__name__, why)
+            child.kill()
 
     def _join(self, process: ProcessId, peer: ProcessId, generation: int) -> None:
         child = self._children.get(process)
