@@ -175,7 +175,7 @@ class Cluster:
         offered = offers(nodes, self._nodes, self._ids)
         if offered != self._offered:
             self._offered = offered
-            self._control.send(NodesOffered(offered))
+            self._control.send_state(NodesOffered(offered))
 
     def _call(self, callback: Callback) -> None:
         """Have the loop call `callback`; may be called from any thread."""

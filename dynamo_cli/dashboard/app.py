@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.text import Text
+from textual import events
 from textual.app import App, ComposeResult, SystemCommand
 from textual.command import CommandPalette
 from textual.driver import Driver
@@ -154,14 +155,35 @@ class Dashboard(App[None]):
 
     # -- keys --------------------------------------------------------------------------------
 
+    async def on_event(self, event: events.Event) -> None:
+        """Do what a key says before the next key is looked at, whose widget may depend on that.
+
+        Textual passes a key from widget to widget until one has an action for it. Meanwhile it
+        gives the next keys to the widget that has the focus now.
+        """
+        if isinstance(event, events.Key) and not event.is_forwarded and await self._done(event):
+            self.app_focus = True
+            return
+        await super().on_event(event)
+
+    async def _done(self, key: events.Key) -> bool:
+        """Do what a key says; False leaves it to Textual."""
+        if isinstance(self.focused, FilterLine):
+            if key.is_printable and key.character is not None:
+                self.focused.write(key.character)
+                return True
+        elif isinstance(self.focused, Input):
+            return False
+        for priority in (True, False):
+            if await self._check_bindings(key.key, priority=priority):
+                return True
+        return False
+
     def action_open_tab(self, name: str) -> None:
         """Open a tab and focus its table."""
         self._main.query_one(ContentSwitcher).current = name
         self._main.query_one(TabBar).show(name)
-        if (table := self._tab.table) is not None:
-            table.focus()
-        else:
-            self._main.set_focus(None)
+        self._main.set_focus(self._tab.table)
         self._line.close()
         self._ask_for_requests()
         self.call_after_refresh(self._draw)
@@ -281,24 +303,24 @@ class Dashboard(App[None]):
         """Open the filter line."""
         if self._table() is not None:
             self._line.open()
+            self._main.set_focus(self._line)
 
     def action_show_all(self) -> None:
         """Remove the filter."""
         self._line.close()
         if (table := self._tab.table) is not None:
             table.filter("")
-            table.focus()
+            self._main.set_focus(table)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter while words are typed."""
         if self._line.is_open and (table := self._tab.table) is not None:
             table.filter(event.value)
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
+    def action_keep_filter(self) -> None:
         """Keep the filter and go back to the table."""
-        if (table := self._tab.table) is not None:
-            table.focus()
-        if not event.value:
+        self._main.set_focus(self._tab.table)
+        if not self._line.value:
             self._line.close()
 
     def _table(self) -> Table[Any] | None:

@@ -73,7 +73,11 @@ class Engine(Protocol):
         """Forget every request of a processor, and return their ids."""
 
     def step(self) -> Iterator[tuple[int, StepOutputs]]:
-        """Run one step of the whole batch; yields (processor, outputs of its requests)."""
+        """Run one step of the whole batch; yields (processor, outputs of its requests).
+
+        There are several for a processor only if they do not fit into one message. Then the first
+        is the largest, and only requests whose outputs do not fit into any message fail.
+        """
 
     def take_failed(self) -> list[tuple[int, str, DynamoError]]:
         """Requests that have failed since the last call while the engine goes on.

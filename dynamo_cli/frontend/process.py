@@ -276,6 +276,7 @@ class Frontend:
     def on_link(self, peer: ProcessId) -> None:
         """Take a new link. A processor gets requests once the process table says it is ready."""
         self._tell_rule(peer)
+        self._engines.linked(peer)
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
         """Move or fail what a lost process was asked, and forget its reports."""

@@ -17,9 +17,16 @@ def sealed_memory(name: str, size_bytes: int) -> int:
 
     Args:
         name: what the system shows for it, in /proc/PID/maps; it cannot be opened by that.
+
+    Raises:
+        OSError: the system lacks memory or descriptors.
     """
     memory = os.memfd_create(f"dynamo-llm:{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(memory, size_bytes)
+    try:
+        os.ftruncate(memory, size_bytes)
+    except OSError:
+        os.close(memory)
+        raise
     seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
     with may_fail("fcntl(F_ADD_SEALS)", "a broken process could shrink shared memory"):
         fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)

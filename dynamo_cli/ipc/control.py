@@ -9,7 +9,8 @@ from __future__ import annotations
 import array
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dynamo_cli.errors import Corrupt
@@ -24,6 +25,9 @@ _TRUNCATED, _WITHOUT_DESCRIPTORS = int(socket.MSG_TRUNC), int(socket.MSG_CTRUNC)
 AGAIN_S = 0.02
 """Seconds until messages that wait are sent again."""
 
+MOST_AT_ONCE = 256
+"""Most messages that are received in one go: the other end may send as fast as they are handled."""
+
 Later = Callable[[float, Callable[[], None]], object]
 """Calls a function after a number of seconds."""
 
@@ -34,8 +38,20 @@ class Controls(Protocol):
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send a message, with copies of descriptors; a child that is gone gets nothing."""
 
+    def send_state(self, message: Message) -> None:
+        """Send a message that says anew what all earlier ones of its type have said: of those that
+        still wait, only the newest is sent."""
+
     def flush(self) -> bool:
         """Send what waits; False if some of it still waits."""
+
+
+@dataclass(slots=True, eq=False)
+class _Unsent:
+    """A packet that waits; `state` is the type of its message if a newer one replaces it."""
+
+    packet: Packet
+    state: type[Message] | None
 
 
 class Control:
@@ -53,7 +69,7 @@ class Control:
         sock.setblocking(False)
         self._socket = sock
         self._decoder = Decoder(receives)
-        self._waiting: deque[Packet] = deque()
+        self._waiting: deque[_Unsent] = deque()
         self._later: Later | None = None
         self._scheduled = False
         self.closed = False
@@ -82,7 +98,18 @@ class Control:
         """
         if self.closed:
             return
-        self._waiting.append(Packet.of(message, descriptors))
+        self._waiting.append(_Unsent(Packet.of(message, descriptors), None))
+        self._send_waiting()
+
+    def send_state(self, message: Message) -> None:
+        """See `Controls`."""
+        if self.closed:
+            return
+        new = _Unsent(Packet.of(message), type(message))
+        for old in [one for one in self._waiting if one.state is new.state]:
+            self._waiting.remove(old)
+            old.packet.close()
+        self._waiting.append(new)
         self._send_waiting()
 
     def _send_waiting(self) -> None:
@@ -97,28 +124,42 @@ class Control:
     def flush(self) -> bool:
         """Send queued messages; False if some of them still wait."""
         while self._waiting:
+            first = self._waiting[0]
             try:
-                if len(self._waiting[0].data) > MAX_PACKET_BYTES:
-                    self._waiting[0] = self._waiting[0].in_memory()
-                self._waiting[0].send(self._socket)
+                if len(first.packet.data) > MAX_PACKET_BYTES:
+                    first.packet = first.packet.in_memory()
+                first.packet.send(self._socket)
             except (BrokenPipeError, ConnectionResetError):
                 self._forget_waiting()
                 return True
             except OSError as error:
                 if error.errno in NO_ROOM:
                     return False
-                self._waiting.popleft().close()  # else it would stop all that come after it
+                self._waiting.popleft().packet.close()  # else it would stop all that come after it
                 raise
-            self._waiting.popleft().close()
+            self._waiting.popleft().packet.close()
         return True
 
-    def receive(self) -> list[tuple[Any, list[int]]]:
-        """All messages that have arrived, with their descriptors; end of file sets `closed`.
+    def receive(self, most: int = MOST_AT_ONCE) -> Iterator[tuple[Any, list[int]]]:
+        """Messages that have arrived, with their descriptors; end of file sets `closed`.
+
+        Each is taken when it is asked for: whatever happens while one is handled, those behind it
+        can be received later.
+
+        Args:
+            most: number after which the others are left for the next call.
 
         Raises:
             Corrupt: a packet is no message of the union; what comes after it can be received.
         """
-        messages = []
+        for _ in range(most):
+            if (received := self._packet()) is None:
+                return
+            packet, flags = received
+            yield self._message(packet, flags), packet.descriptors
+
+    def _packet(self) -> tuple[Packet, int] | None:
+        """The next packet and its flags; None if there is none now."""
         while not self.closed:
             try:
                 # Not socket.recv_fds: it drops the flags, so descriptors would survive exec.
@@ -126,18 +167,16 @@ class Control:
                     MAX_PACKET_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
-                break
+                return None
             except ConnectionResetError:
                 # The other end closed before it had read everything. The kernel reports that
                 # once, first; the packets that the other end had sent follow.
                 continue
-            if not data:
-                self.closed = True
-                break
-            descriptors = array.array("i", b"".join(data for _, _, data in ancillary))
-            packet = Packet(data, descriptors.tolist())
-            messages.append((self._message(packet, flags), packet.descriptors))
-        return messages
+            if data:
+                descriptors = array.array("i", b"".join(data for _, _, data in ancillary))
+                return Packet(data, descriptors.tolist()), flags
+            self.closed = True
+        return None
 
     def _message(self, packet: Packet, flags: int) -> Message:
         try:
@@ -157,6 +196,6 @@ class Control:
         self._socket.close()
 
     def _forget_waiting(self) -> None:
-        for packet in self._waiting:
-            packet.close()
+        for one in self._waiting:
+            one.packet.close()
         self._waiting.clear()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from dynamo_cli.errors import Corrupt
+from dynamo_cli.errors import Corrupt, TooLarge
 from dynamo_cli.host.memory_file import sealed_memory
 from dynamo_cli.ipc.ring import HEADER_BYTES, Ring, format_memory
 from dynamo_cli.topology import MAX_MESSAGE_BYTES, ProcessId
@@ -16,7 +17,8 @@ from dynamo_cli.units import MIB
 
 MAX_PENDING_BYTES = 64 * MIB
 """Bound on the bytes that wait for a slow peer; further messages are refused. One message that is
-larger than that may wait besides, so that it can be sent at all and delays no others."""
+larger than that may wait besides, so that it can be sent at all and delays no others, and so may
+messages that are owed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,51 @@ def create_ring(capacity_bytes: int, name: str) -> RingFds:
     """Make an empty ring; `name` only shows up in /proc.
 
     If a process could shrink the memory, its peer would die of SIGBUS.
+
+    Raises:
+        OSError: the system lacks memory or descriptors; none is left open.
     """
-    memory = sealed_memory(name, HEADER_BYTES + capacity_bytes)
-    format_memory(memory)
     flags = os.EFD_NONBLOCK | os.EFD_CLOEXEC
-    return RingFds(memory, os.eventfd(0, flags), os.eventfd(0, flags))
+    made: list[int] = []
+    try:
+        made.append(sealed_memory(name, HEADER_BYTES + capacity_bytes))
+        format_memory(made[0])
+        for _ in range(2):
+            made.append(os.eventfd(0, flags))
+    except OSError:
+        for descriptor in made:
+            os.close(descriptor)
+        raise
+    return RingFds(*made)
+
+
+@contextmanager
+def passed_ring(capacity_bytes: int, name: str) -> Iterator[RingFds]:
+    """An empty ring for others, who get copies of its descriptors. Raises as `create_ring`."""
+    ring = create_ring(capacity_bytes, name)
+    try:
+        yield ring
+    finally:
+        ring.close()
+
+
+def too_large(size_bytes: int) -> TooLarge:
+    """The error of a request that needs a message of this size, which no link takes."""
+    return TooLarge(
+        f"the request needs a message of {size_bytes / MIB:.1f} MiB between two processes of the "
+        f"server, which pass {MAX_MESSAGE_BYTES // MIB} MiB at most; ask for less in one request."
+    )
+
+
+ORDINARY, LARGE, OWED = range(3)
+"""Kinds of waiting messages: those that `MAX_PENDING_BYTES` bounds, the one that is larger, and
+those that are accepted whatever waits."""
+
+
+class _WaitingPiece(NamedTuple):
+    data: bytes | memoryview
+    more: bool
+    kind: int
 
 
 class Link:
@@ -68,15 +110,15 @@ class Link:
         self.generation = generation
         self.refused_sends = 0
         self.pending_bytes = 0
-        self._moved_bytes = 0  # how many of the bytes that ever waited are in the ring
-        self._large = range(0)  # the one large message, on the same scale
+        self._waiting_bytes = [0, 0, 0]  # the same by kind
         self.data_fd, self.space_fd = rx.data, tx.space
         self._tx = Ring(*tx)
         self._rx = Ring(*rx)
         self._piece = self._tx.capacity // 4 - 8  # a quarter with its header: see `arm_space`
-        self._pending: deque[tuple[bytes | memoryview, bool]] = deque()
+        self._pending: deque[_WaitingPiece] = deque()
         self._partial: list[bytes] = []
         self._partial_bytes = 0
+        self._broken: Corrupt | None = None
         os.close(tx.memory)
         os.close(rx.memory)
         self._descriptors = (tx.data, tx.space, rx.data, rx.space)
@@ -100,45 +142,40 @@ class Link:
         if len(payload) > MAX_MESSAGE_BYTES or not (owed or self._has_room(len(payload))):
             self.refused_sends += 1
             return False
-        if len(payload) > MAX_PENDING_BYTES and not self._large_bytes():
-            start = self._moved_bytes + self.pending_bytes
-            self._large = range(start, start + len(payload))
-        self._pending.extend(self._pieces(payload))
+        kind = OWED if owed else LARGE if len(payload) > MAX_PENDING_BYTES else ORDINARY
+        self._pending.extend(self._pieces(payload, kind))
         self.pending_bytes += len(payload)
+        self._waiting_bytes[kind] += len(payload)
         self.flush()
         return True
 
     def _has_room(self, size_bytes: int) -> bool:
-        large_bytes = self._large_bytes()
         if size_bytes > MAX_PENDING_BYTES:
-            return not large_bytes
-        return self.pending_bytes - large_bytes + size_bytes <= MAX_PENDING_BYTES
-
-    def _large_bytes(self) -> int:
-        """How many bytes of the large message still wait."""
-        return max(0, self._large.stop - max(self._large.start, self._moved_bytes))
+            return not self._waiting_bytes[LARGE]
+        return self._waiting_bytes[ORDINARY] + size_bytes <= MAX_PENDING_BYTES
 
     def wake(self) -> None:
         """Wake the peer if it sleeps, so that it reads what was sent without that."""
         self._tx.wake()
 
-    def _pieces(self, payload: bytes) -> Iterator[tuple[bytes | memoryview, bool]]:
-        """Cut a message into pieces that fit into the ring; True with all pieces but the last."""
+    def _pieces(self, payload: bytes, kind: int) -> Iterator[_WaitingPiece]:
+        """Cut a message into pieces that fit into the ring."""
         if len(payload) <= self._piece:
-            yield payload, False
+            yield _WaitingPiece(payload, False, kind)
             return
         view = memoryview(payload)
         for start in range(0, len(payload), self._piece):
-            yield view[start : start + self._piece], start + self._piece < len(payload)
+            end = start + self._piece
+            yield _WaitingPiece(view[start:end], end < len(payload), kind)
 
     def flush(self) -> None:
         """Move waiting pieces into the ring; ask for a wake-up if not all of them fit."""
         while self._pending:
-            payload, more = self._pending[0]
-            if self._tx.push(payload, more):
+            data, more, kind = self._pending[0]
+            if self._tx.push(data, more):
                 self._pending.popleft()
-                self.pending_bytes -= len(payload)
-                self._moved_bytes += len(payload)
+                self.pending_bytes -= len(data)
+                self._waiting_bytes[kind] -= len(data)
             elif self._tx.arm_space():
                 return
 
@@ -160,12 +197,25 @@ class Link:
             max_bytes: stop after the record that reaches this number of bytes.
 
         Raises:
-            Corrupt: the ring does not hold valid records.
+            Corrupt: the ring does not hold valid records. The messages before them were taken.
         """
+        if self._broken is not None:
+            raise self._broken
         records = self._rx.drain(max_bytes)
         if not self._partial and not any(more for _, more in records):
             return [payload for payload, _ in records]
-        return [message for record in records if (message := self._joined(*record)) is not None]
+        messages: list[bytes] = []
+        for record in records:
+            try:
+                message = self._joined(*record)
+            except Corrupt as error:
+                self._broken = error
+                if not messages:
+                    raise
+                break  # the next call raises it
+            if message is not None:
+                messages.append(message)
+        return messages
 
     def _joined(self, payload: bytes, more: bool) -> bytes | None:
         """Add a piece; the whole message if this was its last one."""
@@ -182,8 +232,8 @@ class Link:
         return message
 
     def arm(self) -> bool:
-        """Ask for a wake-up when data arrives; False if there is data already."""
-        return self._rx.arm()
+        """Ask for a wake-up when data arrives; False if `receive` has something to do already."""
+        return self._broken is None and self._rx.arm()
 
     def disarm(self) -> None:
         """Ask for no wake-up: the process is awake."""

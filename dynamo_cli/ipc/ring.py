@@ -142,7 +142,7 @@ class Ring:
         """Take records, as (payload, more), until the ring is empty or `max_bytes` are taken.
 
         Raises:
-            Corrupt: a cursor or a length is impossible.
+            Corrupt: a cursor or a length is impossible. The records before it were taken.
         """
         words = self._words
         head, tail = words[_HEAD], words[_TAIL]
@@ -154,7 +154,12 @@ class Ring:
         records: list[tuple[bytes, bool]] = []
         limit = min(tail, head + max_bytes)
         while head < limit:
-            head = self._read(head, tail, records)
+            try:
+                head = self._read(head, tail, records)
+            except Corrupt:
+                if not records:
+                    raise
+                break  # the next call raises it
         self._fence()  # copy all records before the writer may overwrite them
         words[_HEAD] = head
         self._fence()  # store the head before reading whether the writer waits

@@ -14,16 +14,15 @@ import socket
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from dynamo_cli.errors import Corrupt, TooLarge
+from dynamo_cli.errors import Corrupt
 from dynamo_cli.host import vital
 from dynamo_cli.ipc.codec import encode
 from dynamo_cli.ipc.control import Control, Controls
-from dynamo_cli.ipc.link import Link, RingFds, clear, create_ring
+from dynamo_cli.ipc.link import Link, RingFds, clear, passed_ring, too_large
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.flows import ToChild
 from dynamo_cli.messages.lifecycle import LinkDown, LinkUp, Ping, Pong
 from dynamo_cli.topology import MAX_MESSAGE_BYTES, LinkSpec, ProcessId
-from dynamo_cli.units import MIB
 
 ROUNDS = 4
 """Most rounds of draining one link before other callbacks of the loop run."""
@@ -96,11 +95,7 @@ class Switchboard:
         """
         payload = encode(message)
         if len(payload) > MAX_MESSAGE_BYTES:
-            raise TooLarge(
-                f"the request needs a message of {len(payload) / MIB:.1f} MiB between two "
-                f"processes of the server, which pass {MAX_MESSAGE_BYTES // MIB} MiB at most; ask "
-                "for less in one request."
-            )
+            raise too_large(len(payload))
         link = self.links.get(peer)
         return link is not None and link.send(payload)
 
@@ -275,8 +270,9 @@ class Switchboard:
     def _on_control(self) -> bool:
         """Handle what the supervisor has sent; False if that was nothing."""
         self._control.flush()
-        received = self._control.receive()
-        for message, descriptors in received:
+        received = False
+        for message, descriptors in self._control.receive():
+            received = True
             match message:
                 case LinkUp(peer, generation):
                     self._link(ProcessId.parse(peer), generation, descriptors)
@@ -289,7 +285,7 @@ class Switchboard:
         if self._control.closed:
             # The supervisor is gone: end at once, whatever the process is doing.
             os._exit(1)
-        return bool(received)
+        return received
 
     def _link(self, peer: ProcessId, generation: int, descriptors: list[int]) -> None:
         if (old := self.links.get(peer)) is not None:
@@ -349,10 +345,14 @@ class Switchboard:
 def join(
     a: Controls, b: Controls, a_id: ProcessId, b_id: ProcessId, *, spec: LinkSpec, generation: int
 ) -> None:
-    """Make the two rings of a link and pass them to both processes; called by the supervisor."""
-    to_b = create_ring(spec.a_to_b_bytes, f"{a_id.name} to {b_id.name}")
-    to_a = create_ring(spec.b_to_a_bytes, f"{b_id.name} to {a_id.name}")
-    a.send(LinkUp(b_id.name, generation), (*to_b, *to_a))
-    b.send(LinkUp(a_id.name, generation), (*to_a, *to_b))
-    to_b.close()
-    to_a.close()
+    """Make the two rings of a link and pass them to both processes; called by the supervisor.
+
+    Raises:
+        OSError: the system lacks memory or descriptors. One of them may have the link already.
+    """
+    with (
+        passed_ring(spec.a_to_b_bytes, f"{a_id.name} to {b_id.name}") as to_b,
+        passed_ring(spec.b_to_a_bytes, f"{b_id.name} to {a_id.name}") as to_a,
+    ):
+        a.send(LinkUp(b_id.name, generation), (*to_b, *to_a))
+        b.send(LinkUp(a_id.name, generation), (*to_a, *to_b))

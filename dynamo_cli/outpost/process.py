@@ -19,7 +19,7 @@ from dynamo_cli.config import ENGINE_ROLES, Devices, HostCacheConfig, WorkerConf
 from dynamo_cli.errors import ResourceError
 from dynamo_cli.host import oserrors
 from dynamo_cli.ipc.codec import Decoder, encode
-from dynamo_cli.ipc.link import create_ring
+from dynamo_cli.ipc.link import passed_ring
 from dynamo_cli.ipc.switchboard import join
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.cluster import (
@@ -249,10 +249,8 @@ class Outpost:
                 self._reset_links(boot, now_ns)
             case StartChild(process, start, forked):
                 self._start(ProcessId.parse(process), pickle.loads(start), forked=forked)
-            case JoinChild(process, peer, generation):
-                self._join(ProcessId.parse(process), ProcessId.parse(peer), generation)
-            case JoinBeside(process, peer, generation):
-                self._join_beside(ProcessId.parse(process), ProcessId.parse(peer), generation)
+            case JoinChild() | JoinBeside():
+                self._link(message)
             case PartChild(process, peer, generation, reason):
                 self._part(ProcessId.parse(process), peer, generation, reason)
             case TellChild(process, payload):
@@ -333,6 +331,19 @@ class Outpost:
 
     # -- links -------------------------------------------------------------------------------
 
+    def _link(self, order: JoinChild | JoinBeside) -> None:
+        """Make a link, or end the child that lacks it; the head starts it again."""
+        process, peer = ProcessId.parse(order.process), ProcessId.parse(order.peer)
+        join_it = self._join if isinstance(order, JoinChild) else self._join_beside
+        try:
+            join_it(process, peer, order.generation)
+        except OSError as error:
+            self._to_relay(RelayDown(order.generation))
+            why = f"its link with {peer.name} cannot be made: {oserrors.reason(error)}"
+            child = self._children[process]
+            child.failure = (ResourceError.__name__, why)
+            child.kill()
+
     def _join(self, process: ProcessId, peer: ProcessId, generation: int) -> None:
         child = self._children.get(process)
         if child is None or not child.alive:
@@ -341,13 +352,13 @@ class Outpost:
         ((a, _, spec),) = links_of(process, [peer])
         sizes = (spec.a_to_b_bytes, spec.b_to_a_bytes)
         out_bytes, in_bytes = sizes if a == process else sizes[::-1]
-        outward = create_ring(out_bytes, f"{process.name} to {peer.name}")
-        inward = create_ring(in_bytes, f"{peer.name} to {process.name}")
-        self._links[process, peer.name] = generation
-        self._to_relay(RelayUp(generation), (*inward, *outward))
-        child.control.send(LinkUp(peer.name, generation), (*outward, *inward))
-        outward.close()
-        inward.close()
+        with (
+            passed_ring(out_bytes, f"{process.name} to {peer.name}") as outward,
+            passed_ring(in_bytes, f"{peer.name} to {process.name}") as inward,
+        ):
+            self._links[process, peer.name] = generation
+            self._to_relay(RelayUp(generation), (*inward, *outward))
+            child.control.send(LinkUp(peer.name, generation), (*outward, *inward))
 
     def _join_beside(self, process: ProcessId, peer: ProcessId, generation: int) -> None:
         """Link two children of this node, unless one has ended: the head will be told of that."""

@@ -22,7 +22,7 @@ from dynamo_cli.plan import limits, resolve_cluster
 from dynamo_cli.plan.machine import Machine
 from dynamo_cli.plan.resolve_cluster import Seats
 from dynamo_cli.plan.resolve_engine import (
-    check_sizes,
+    check_context,
     devices_of,
     engine_config,
     is_given,
@@ -66,7 +66,7 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         ResourceError: the machine lacks resources.
     """
     _refuse_prompts_in_the_log(typed)
-    check_sizes(typed)
+    check_context(typed)
     resolve_cluster.check(typed)
     simulation = simulation_of(typed)
     kv_transfer = _kv_transfer(typed, machine)

@@ -13,7 +13,7 @@ from dynamo_cli.config import (
 )
 from dynamo_cli.engines.mock.options import sized
 from dynamo_cli.engines.mock.profile import DEFAULT_PROFILE, load
-from dynamo_cli.engines.vllm.options import declared, values
+from dynamo_cli.engines.vllm.options import declared
 from dynamo_cli.errors import ResourceError, UsageError
 from dynamo_cli.plan.machine import Machine
 from dynamo_cli.plan.typed import MOCK, Typed
@@ -28,9 +28,6 @@ KV_SHARE = 0.4
 
 KV_MOST_BYTES, KV_LEAST_BYTES = 4096 * MIB, 64 * MIB
 """Bounds of the KV cache of one CPU engine."""
-
-CACHE_SIZES = ("--kv-cache-memory-bytes", "--num-gpu-blocks-override")
-"""Options whose value 0 vLLM would report as a lack of memory, after loading the weights."""
 
 COMPILING = (
     "--enforce-eager",
@@ -145,16 +142,10 @@ def devices_of(
     return prefill, place(workers, width, rest, reuse=typed.reuse_gpus), rest
 
 
-def check_sizes(typed: Typed) -> None:
-    """Check sizes that vLLM would refuse only seconds after the start."""
+def check_context(typed: Typed) -> None:
+    """Check the length of the context, which vLLM would refuse only seconds after the start."""
     if typed.max_model_len is not None:
-        flag = "--max-model-len"
-        values.check(flag, typed.max_model_len, declared.known()[flag])
-    for given in declared.parse(typed.engine_args):
-        if given.name in CACHE_SIZES and (
-            given.values[0].startswith("-") or given.values[0] == "0"
-        ):
-            raise UsageError(f"{given.name} must be above 0; not {given.values[0]}.")
+        declared.check_value("--max-model-len", typed.max_model_len)
 
 
 def refuse_what_a_cpu_cannot(typed: Typed) -> None:

@@ -8,6 +8,9 @@ link whose reader is slow. So a relay drops nothing, and one slow link does not 
 
 from __future__ import annotations
 
+import logging
+
+from dynamo_cli.errors import Corrupt
 from dynamo_cli.ipc.link import Link
 
 WINDOW_BYTES = 4 << 20
@@ -16,6 +19,8 @@ ROUND_BYTES = 256 << 10
 
 ACK_BYTES = WINDOW_BYTES // 4
 """Delivered bytes are acknowledged in steps of this size."""
+
+logger = logging.getLogger(__name__)
 
 
 class Port:
@@ -52,8 +57,11 @@ class Port:
     def last_words(self) -> list[bytes]:
         """All messages that the local process has written, without regard to the window."""
         found: list[bytes] = []
-        while self.link is not None and not self.link.arm():
-            found += self.link.receive()
+        try:
+            while self.link is not None and not self.link.arm():
+                found += self.link.receive()
+        except Corrupt as error:  # the process is gone; what it wrote before is good
+            logger.error("%s", error.message)
         return found
 
     def acknowledged(self, size_bytes: int) -> None:

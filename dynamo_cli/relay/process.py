@@ -130,7 +130,7 @@ class Relay:
             self._session.stale,
         )
         if stats != self._reported:
-            self._control.send(stats)
+            self._control.send_state(stats)
         self._reported, self._report_due_s = stats, time.monotonic() + REPORT_S
 
     # -- links -----------------------------------------------------------------------------

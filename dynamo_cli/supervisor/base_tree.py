@@ -372,7 +372,7 @@ class Tree:
         if frontend is not None and frontend.alive:
             serves = (verdict.serving, verdict.reason)
             message = ProcessTable(table, *serves, self._config.workers, self._offered())
-            frontend.control.send(message)
+            frontend.control.send_state(message)
         begins = verdict.serving and not self._has_served
         self._has_served |= begins
         if verdict.hopeless and self._has_served:

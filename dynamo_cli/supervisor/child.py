@@ -158,6 +158,10 @@ class Child(ABC):
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send it a signal if it still runs, or as soon as its pid is known."""
 
+    def end(self) -> None:
+        """Kill it; if it cannot be reached, count it as ended."""
+        self.kill()
+
     @abstractmethod
     def discard(self) -> None:
         """Close everything of a child that could not be started."""

@@ -143,6 +143,9 @@ class ClusterSupervisor(Supervisor):
         cluster = self._config.cluster
         return {node.name: node.gpus for node in cluster.offered} if cluster is not None else {}
 
+    def _lost_nodes(self) -> set[str]:
+        return self._nodes.lost()
+
     def _start_workers(self) -> None:
         """Start the relays of nodes that are new in the plan, and workers on those that are up."""
         self._nodes.follow(self._config)
@@ -166,7 +169,7 @@ class ClusterSupervisor(Supervisor):
         ]
 
     def on_node_up(self, node: str, present: dict[str, str]) -> None:
-        """Join what lives there (phase by name of the process), and start what is missing."""
+        """See `NodeParent`."""
         if self._ending.begun:
             return
         joined = [child for child in self._alive() if child.node != node]
@@ -188,8 +191,8 @@ class ClusterSupervisor(Supervisor):
                 self._start(process)
         self._publish()
 
-    def on_node_down(self, node: str, why: str) -> None:
-        """Part the children of this node from all others."""
+    def on_node_down(self, node: str, why: str, *, told: bool = False) -> None:
+        """See `NodeParent`."""
         if self._ending.stopping:
             return
         for child in self.children_of(node):
@@ -198,7 +201,8 @@ class ClusterSupervisor(Supervisor):
             self._retirements.parted(child.process)
             if child.process not in self._retirements:
                 child.move_to(Phase.BACKOFF, why)
-        self._log_fanout.notice("WARNING", f"{node} is lost: {why}; its requests move")
+        if not told:
+            self._log_fanout.notice("WARNING", f"{node} is lost: {why}; its requests move")
         self._publish()
 
     def give_up_start(self, failure: DynamoError) -> bool:
@@ -210,8 +214,8 @@ class ClusterSupervisor(Supervisor):
     def show_nodes(self, table: NodeTable) -> None:
         """Pass the state of all nodes on to the frontend."""
         frontend = self._children.get(FRONTEND)
-        if frontend is not None and frontend.alive and frontend.control.flush():
-            frontend.control.send(table)
+        if frontend is not None and frontend.alive:
+            frontend.control.send_state(table)
 
     def notice(self, level: str, text: str) -> None:
         """Show a line to people."""

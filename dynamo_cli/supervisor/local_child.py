@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.context import SpawnProcess
@@ -135,7 +136,8 @@ class LocalChild(Child):
         """Handle its exit: read what is left in its sockets, close them, and tell the parent."""
         if not self.alive:
             return
-        self._read_control()
+        for message, descriptors in self.control.receive(sys.maxsize):
+            self._parent.on_report(self, message, descriptors)
         for _ in range(LAST_READS):
             if not self._read_log():
                 break

@@ -30,14 +30,20 @@ class NodeCounts:
         self._sent_s.pop(self._beats - MOST_BEATS, None)
         return Beat(self._beats)
 
+    @property
+    def awaits_beat(self) -> bool:
+        """Whether a heartbeat over this connection has not come back yet."""
+        return bool(self._sent_s)
+
     def answered(self, beat: Beat, now_s: float) -> None:
         """A heartbeat has come back."""
         if (sent_s := self._sent_s.pop(beat.number, None)) is not None:
             self._beat_s = now_s - sent_s
 
     def joined(self) -> None:
-        """The relays have connected."""
+        """The relays have connected; what was sent over an earlier connection is lost."""
         self._joins += 1
+        self._sent_s.clear()
 
     def cut(self) -> None:
         """The relays have lost frames or their connection."""

@@ -7,6 +7,7 @@ processes; when it is back, children that live get new links.
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -15,7 +16,8 @@ from typing import Any, Protocol
 
 from dynamo_cli.cluster_config import ClusterPlan, Node, RelayConfig
 from dynamo_cli.config import ENGINE_ROLES
-from dynamo_cli.errors import ChildFailed, DynamoError, error_class
+from dynamo_cli.errors import ChildFailed, DynamoError, ResourceError, error_class
+from dynamo_cli.host import oserrors
 from dynamo_cli.ipc.codec import Decoder, encode
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.cluster import (
@@ -34,6 +36,7 @@ from dynamo_cli.messages.cluster import (
     RelayJoined,
     RelayStats,
     ResetLinks,
+    SignalChild,
 )
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.relay.wire import key_pair
@@ -43,6 +46,7 @@ from dynamo_cli.supervisor.child import Child, Parent, Start
 from dynamo_cli.supervisor.node_counts import NodeCounts
 from dynamo_cli.supervisor.post import Post, Versions
 from dynamo_cli.supervisor.remote_child import RemoteChild
+from dynamo_cli.supervisor.verdict import start_hint
 from dynamo_cli.topology import CLUSTER, ProcessId, Role
 
 AGAIN_S = 1.0
@@ -61,10 +65,18 @@ class NodeParent(Parent, Protocol):
         """The children on this node that live."""
 
     def on_node_up(self, node: str, present: dict[str, str]) -> None:
-        """Join what lives there (phase by name of the process), and start what is missing."""
+        """Join what lives there (phase by name of the process), and start what is missing.
 
-    def on_node_down(self, node: str, why: str) -> None:
-        """Part the children of this node from all others."""
+        Raises:
+            OSError: the system does not let the links be made.
+        """
+
+    def on_node_down(self, node: str, why: str, *, told: bool) -> None:
+        """Part the children of this node from all others.
+
+        Args:
+            told: whether people know this already.
+        """
 
     def give_up_start(self, failure: DynamoError) -> bool:
         """End the run if it has not served yet; returns whether that was so."""
@@ -84,6 +96,7 @@ class NodeHandle:
         joined: whether both ends of its relay are connected.
         resetting: whether its outpost has been asked who is there, and has not answered yet.
         up: whether its outpost answers.
+        trouble: what people were told last of why it is not up; empty once it is.
         placed: whether Ray was asked to start its outpost, which has not ended since.
         heard_s: when its outpost was heard last, by the time that the head was awake.
         awaited_s: since when the outpost should connect, by the same time; None if none is started.
@@ -158,6 +171,10 @@ class Nodes:
     def is_up(self, name: str) -> bool:
         """Whether processes can be started on this node; False for one that is not followed yet."""
         return any(node.up for node in self._nodes if node.machine.name == name)
+
+    def lost(self) -> set[str]:
+        """Names of the nodes that were up once, and are not now."""
+        return {one.machine.name for one in self._nodes if one.heard_s is not None and not one.up}
 
     def child_on(self, name: str, start: Start) -> RemoteChild:
         """Make a child of this node, which `begin` then starts."""
@@ -238,7 +255,7 @@ class Nodes:
         node.awaited_s = self._awake.now() if node.placed else None
         if node.up:
             node.up = False
-            self._tree.on_node_down(node.machine.name, why)
+            self._tree.on_node_down(node.machine.name, why, told=why == node.trouble)
 
     def _on_outpost_ended(self, node: NodeHandle, ended: OutpostEnded) -> None:
         why = f"{node.machine.name}: {ended.reason}"
@@ -271,16 +288,45 @@ class Nodes:
                 for child in self._tree.children_of(node.machine.name):
                     if outpost != node.outpost or child.process.name not in present:
                         child.lost(f"{node.machine.name} was lost, and came back without it")
-                node.outpost, node.up, node.trouble = outpost, True, ""
-                self._tree.on_node_up(node.machine.name, present)
+                node.outpost = outpost
+                if not self._end_unknown(node, present):
+                    node.up = True
+                    self._join(node, present)
             case ChildWrote("", level, text):
                 self._tree.notice(level, f"{node.machine.name}: {text}")
             case ChildTold(process) | ChildWrote(process) | ChildGone(process):
                 known = self._tree.child(ProcessId.parse(process))
-                if isinstance(known, RemoteChild) and known.alive:
+                # Another node may have the next process of this name.
+                here = isinstance(known, RemoteChild) and known.node == node.machine.name
+                if isinstance(known, RemoteChild) and here and known.alive:
                     known.told(message)
                 elif isinstance(message, ChildWrote):
                     node.counts.line_dropped()
+
+    def _end_unknown(self, node: NodeHandle, present: Iterable[str]) -> bool:
+        """End what was counted as ended while the node was lost; returns whether there was any.
+
+        If so the node is not up yet, and is asked again after its next heartbeat: by then nothing
+        is there whose place a new process could be given too early.
+        """
+        known = {child.process.name for child in self._tree.children_of(node.machine.name)}
+        unknown = [process for process in present if process not in known]
+        for process in unknown:
+            node.tell(SignalChild(process, signal.SIGKILL))
+        return bool(unknown)
+
+    def _join(self, node: NodeHandle, present: dict[str, str]) -> None:
+        """Join a node that is up; if that fails it is lost, until the next heartbeat at least."""
+        try:
+            self._tree.on_node_up(node.machine.name, present)
+        except OSError as error:
+            why = f"it cannot be joined: {oserrors.reason(error)}"
+            failure = ResourceError(f"{node.machine.name}: {why}. {start_hint(error)}")
+            if not self._tree.give_up_start(failure):
+                self._on_cut(node, why)
+                node.trouble = why
+        else:
+            node.trouble = ""
 
     async def run(self) -> None:
         """Send heartbeats, and find nodes that do not answer, until cancelled."""
@@ -326,8 +372,13 @@ class Nodes:
             self._not_joined(node)
 
     def _listen_to(self, node: NodeHandle, awake_s: float) -> None:
-        """Send a heartbeat; a node that has answered none for long is lost."""
-        node.tell(node.counts.beat(time.monotonic()))
+        """Send a heartbeat; a node that has answered none for long is lost.
+
+        One that is not up gets the next heartbeat when it has answered the last: what an outpost
+        does not read waits in its relay.
+        """
+        if node.up or not node.counts.awaits_beat:
+            node.tell(node.counts.beat(time.monotonic()))
         assert node.heard_s is not None
         if node.up and (silent_s := awake_s - node.heard_s) > self._timeouts.lost_s:
             self._on_cut(node, f"{node.machine.name} has been silent for {silent_s:.0f} s")

@@ -74,6 +74,10 @@ class RemoteControl:
             case _:
                 self._way.tell(TellChild(self._process, encode(message)))
 
+    def send_state(self, message: Message) -> None:
+        """Send it: nothing waits here."""
+        self.send(message)
+
     def flush(self) -> bool:
         """Nothing waits here."""
         return True
@@ -138,6 +142,13 @@ class RemoteChild(Child):
         """Have the outpost send it a signal."""
         if self.alive:
             self._way.tell(SignalChild(self.process.name, number))
+
+    def end(self) -> None:
+        """Kill it, or count it as ended if its node is lost. It is killed when the node is back."""
+        if self.reachable:
+            self.kill()
+        else:
+            self.lost(f"{self.node} is lost")
 
     def discard(self) -> None:
         """Forget a child that could not be started. The outpost may have begun to."""

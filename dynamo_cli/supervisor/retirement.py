@@ -101,7 +101,9 @@ class Retirements:
         if not listens:
             worker.kill()
         await _at_most(self._stop_timeout_s, worker.gone)
-        worker.kill()
+        while worker.alive:  # what it is told does not arrive while its node is lost
+            worker.end()
+            await _at_most(self._stop_timeout_s, worker.gone)
 
     def released(self, user: ProcessId, worker: ProcessId) -> None:
         """Note that a processor has no request in flight on this worker any more."""

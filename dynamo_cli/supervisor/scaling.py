@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import replace
 
 from dynamo_cli.cluster_config import ClusterPlan, Node
@@ -11,8 +12,11 @@ from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor.gpus import groups_of
 
 
-def rescaled(config: ServeConfig, count: int) -> ServeConfig:
+def rescaled(config: ServeConfig, count: int, lost: Container[str] = ()) -> ServeConfig:
     """The same plan with `count` workers; those that remain keep their GPUs.
+
+    Args:
+        lost: names of nodes that are lost; they get a new worker only if no other can take it.
 
     Raises:
         InvalidRequest: the number is out of range.
@@ -29,14 +33,18 @@ def rescaled(config: ServeConfig, count: int) -> ServeConfig:
         )
     devices = list(config.engine_devices[:count])
     if config.cluster is not None:
-        return _rescaled_cluster(config, config.cluster, devices, count)
+        return _rescaled_cluster(config, config.cluster, devices, count, lost)
     while len(devices) < count:
         devices.append(_free_group(config, devices))
     return replace(config, engine_devices=tuple(devices))
 
 
 def _rescaled_cluster(
-    config: ServeConfig, cluster: ClusterPlan, devices: list[Devices], count: int
+    config: ServeConfig,
+    cluster: ClusterPlan,
+    devices: list[Devices],
+    count: int,
+    lost: Container[str],
 ) -> ServeConfig:
     """The plan with more or fewer workers; a new one goes to the node with the fewest engines.
 
@@ -48,7 +56,8 @@ def _rescaled_cluster(
         used = [*seats, *cluster.prefill_workers]
         taken = [*zip(seats, devices, strict=True)]
         taken += zip(cluster.prefill_workers, config.prefill_devices, strict=True)
-        for node in sorted(range(len(nodes)), key=used.count):
+        order = sorted(range(len(nodes)), key=used.count)
+        for node in sorted(order, key=lambda one: nodes[one].name in lost):
             of_node = {one.name for seat, group in taken if seat == node for one in group}
             if (group := _group_on(config, nodes[node], of_node)) is not None:
                 seats.append(node)

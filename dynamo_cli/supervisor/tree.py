@@ -64,7 +64,7 @@ class Supervisor(Tree):
                 raise NotReady("the number of workers changes only while the server serves.")
             if count > before and self._start_of(ProcessId(Role.WORKER)) is Phase.FAILED:
                 raise NotReady("no worker can be added: the zygote, which starts it, is given up.")
-            self._config = rescaled(self._config, count)
+            self._config = rescaled(self._config, count, self._lost_nodes())
         except DynamoError as error:
             return Rescaled(before, type(error).__name__, error.message)
         for index in reversed(range(count, before)):
@@ -75,6 +75,10 @@ class Supervisor(Tree):
                 "INFO", f"the number of workers changes from {before} to {count}"
             )
         return Rescaled(count)
+
+    def _lost_nodes(self) -> set[str]:
+        """Names of the nodes that are lost."""
+        return set()
 
     def _start_workers(self) -> None:
         """Start workers of the plan that do not exist; without a zygote they wait for it."""

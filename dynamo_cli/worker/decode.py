@@ -98,14 +98,25 @@ class DecodeWorker:
         """Send each processor its outputs, and end the requests that failed in this step."""
         if self._handover is not None:
             self._handover.stepped()
-        for client, output in outputs:
-            if not self._switchboard.send(ProcessId(Role.PROCESSOR, client), output):
-                self._lose(ProcessId(Role.PROCESSOR, client))
+        self._send_outputs(outputs)
         for client, request_id, error in self._engine.take_failed():
             self._fail(ProcessId(Role.PROCESSOR, client), request_id, error)
             if self._handover is not None:
                 self._handover.abort([request_id])  # starts its siblings
         self._stats_current = False
+
+    def _send_outputs(self, outputs: Sequence[tuple[int, StepOutputs]]) -> None:
+        """Send each processor its outputs; of several messages, all or none."""
+        accepted: dict[int, bool] = {}
+        for client, output in outputs:
+            processor = ProcessId(Role.PROCESSOR, client)
+            if client not in accepted:
+                accepted[client] = self._switchboard.send(processor, output)
+                if not accepted[client]:
+                    self._lose(processor)
+            elif accepted[client]:
+                # The first was the largest, so the link takes no more such steps until it is read.
+                self._switchboard.owe(processor, output)
 
     def _lose(self, processor: ProcessId) -> None:
         """Abort all requests of a processor that has missed outputs, and tell the processor."""

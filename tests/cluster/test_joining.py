@@ -150,6 +150,7 @@ def test_an_offered_node_is_given_to_one_node_of_the_run_only(
     placed = simulated_ray(monkeypatch, living)
     control: Any = MagicMock(closed=False)
     run = Cluster(CLUSTER, SimpleNamespace(nodes=(A, B)), control)  # type: ignore[arg-type]
+    control.send_state = control.send
     run._seen(living)
     living.remove(B)
     orders = [PlaceOutpost(1, B, b""), PlaceOutpost(2, C, b"")]
@@ -188,6 +189,14 @@ def test_a_new_worker_brings_an_offered_node_into_the_plan() -> None:
     assert fewer.cluster is not None
     assert fewer.cluster.nodes == five.cluster.nodes, "their numbers stay"
     assert sorted(places(rescaled(fewer, 5))) == sorted(places(five))
+
+
+def test_a_new_worker_goes_to_a_lost_node_only_if_no_other_can_take_it() -> None:
+    config = planned(2, workers="2", router="kv", enable_admin=True, api_keys=("k",))
+    config = offering(config, node("late", 1))
+    one = rescaled(config, 1)
+    assert places(rescaled(one, 2, {"late"})) == ["gpu 0 @ node-0", "gpu 1 @ node-0"]
+    assert places(rescaled(one, 3, {"node-0"}))[1:] == ["gpu 0 @ late", "gpu 1 @ node-0"]
 
 
 def test_an_offered_node_gets_its_own_host_cache() -> None:

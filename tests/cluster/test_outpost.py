@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -312,7 +313,7 @@ def test_a_link_has_its_sizes_whichever_end_is_here(monkeypatch: pytest.MonkeyPa
         made[name] = size_bytes
         return create_ring(size_bytes, name)
 
-    monkeypatch.setattr(process, "create_ring", make)
+    monkeypatch.setattr("dynamo_cli.ipc.link.create_ring", make)
 
     async def scenario() -> None:
         node = Node()
@@ -352,7 +353,7 @@ def test_a_large_message_of_the_head_reaches_the_child(size: int) -> None:
         child = Control(theirs, ToChild)
         told = LinkDown(ROUTER.name, 1, "x" * size)
         node.hear(TellChild(WORKER.name, encode(told)))
-        assert child.receive() == [(told, [])]
+        assert list(child.receive()) == [(told, [])]
         for control in (node.worker.control, child):
             control.close()
 
@@ -367,5 +368,31 @@ def test_the_reason_of_a_phase_is_short_however_much_a_process_has_said() -> Non
         node.worker.move_to(Phase.BACKOFF, "x" * 1_000_000)
         shown = node.worker.state(0).reason
         assert shown == f"{'x' * TAIL_CHARS} ... (cut: it has 1,000,000 characters)"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("order", [JoinChild, JoinBeside])
+def test_a_child_whose_link_cannot_be_made_ends_alone(
+    monkeypatch: pytest.MonkeyPatch, order: type[JoinChild | JoinBeside]
+) -> None:
+    """Else the outpost would end, and all engines of the node with it."""
+
+    def refuse(size_bytes: int, name: str) -> RingFds:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    async def scenario() -> None:
+        node = Node()
+        cache = FakeChild(ProcessId(Role.HOST_CACHE, 1), node.outpost)
+        node.outpost._children[cache.process] = cache  # type: ignore[assignment]
+        monkeypatch.setattr("dynamo_cli.ipc.link.create_ring", refuse)
+        peer = "router" if order is JoinChild else cache.process.name
+        node.hear(order(WORKER.name, peer, 7))
+        why = f"its link with {peer} cannot be made: too many open files"
+        assert node.worker.failure == ("ResourceError", why)
+        assert not node.worker.alive
+        assert cache.alive
+        assert node.relay.got == [RelayDown(7)]
+        assert not node.outpost._ended.done()
 
     asyncio.run(scenario())

@@ -491,6 +491,29 @@ def test_a_terminal_that_changes_its_size_is_filled() -> None:
     seeing(scenario)
 
 
+@pytest.mark.parametrize("tab", ["1", "3"])
+def test_nothing_is_drawn_for_the_size_before(tab: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures: list[str] = []
+
+    async def scenario(seen: Seen) -> None:
+        await seen.press(tab)
+        display = seen.app._display
+
+        def noted(*args: Any) -> None:
+            display(*args)
+            lines = seen.screen().splitlines()
+            pictures.append("\n".join([*lines[:3], *(lines[-8:-2] if tab == "3" else ())]))
+
+        monkeypatch.setattr(seen.app, "_display", noted)
+        for width in (140, 60, 100):
+            await seen.pilot.resize_terminal(width, 24)
+            await seen.pilot.pause()
+            new = [one for one in pictures if len(one.partition("\n")[0]) == width]
+            assert len(set(new)) == 1
+
+    seeing(scenario)
+
+
 def test_a_bug_ends_it_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     async def scenario(seen: Seen) -> None:
         broken = msgspec.structs.replace(decision(1), candidates=None)

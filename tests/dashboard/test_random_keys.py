@@ -54,6 +54,39 @@ async def press(batches: list[list[str]], *, asks: bool) -> None:
         app.exit()
 
 
+@pytest.mark.parametrize(
+    ("keys", "value", "focus"),
+    [
+        (["3", "slash", *"cost"], "cost", "filter"),
+        (["3", "slash", *"cost", "enter", "j", "j"], "cost", "decisions-table"),
+        (["3", "slash", *"cost", "enter", "slash", "z"], "z", "filter"),
+        (["3", "slash", *"cost", "escape", "slash", "z"], "z", "filter"),
+        (["3", "slash", *"zx", "backspace", *"12"], "z12", "filter"),
+        (["3", "?", "escape", "slash", "a"], "a", "filter"),
+        (["2", "3", "j", "slash", "/"], "/", "filter"),
+        (["3", "enter", "escape", "slash", "enter"], "", "decisions-table"),
+    ],
+)
+def test_keys_that_come_at_once_do_what_they_do_one_after_the_other(
+    keys: list[str], value: str, focus: str
+) -> None:
+    async def scenario(seen: Seen) -> None:
+        for key in keys:
+            typed(seen.app, key)
+        await seen.pilot.pause()
+        line = seen.app._line
+        assert line.value == value
+        assert line.is_open is bool(value)
+        assert seen.table.filtered == value
+        focused = seen.app.focused
+        assert focused is not None
+        assert focused.id == focus
+        assert seen.tab == "routing"
+        assert seen.app.screen is seen.app._main
+
+    seeing(scenario)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_no_keys_break_it(seed: int) -> None:
     dice = random.Random(seed)

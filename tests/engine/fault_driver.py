@@ -16,6 +16,7 @@ from dynamo_cli.engines.vllm.options import environment
 from dynamo_cli.errors import InternalError, InvalidRequest
 from dynamo_cli.messages.prefill import PushJob
 from dynamo_cli.messages.request import AddRequest
+from dynamo_cli.topology import MAX_MESSAGE_BYTES
 from tests.support.driver import config_of, tell
 
 NAMES = ("a", "b", "c")
@@ -59,7 +60,9 @@ class Driver:
             raise RuntimeError(self.errors.pop())
         return self.sample(*args, **more)
 
-    def frames(self, name: str, tokens: int, grammar: str = "") -> list[bytes]:
+    def frames(
+        self, name: str, tokens: int, grammar: str = "", logprobs: int | None = None
+    ) -> list[bytes]:
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
         from vllm.v1.engine import EngineCoreRequest
@@ -68,7 +71,9 @@ class Driver:
             request_id=f"{name}-request",
             prompt_token_ids=[ord(name) + place % 7 for place in range(70)],
             mm_features=None,
-            sampling_params=SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True),
+            sampling_params=SamplingParams(
+                temperature=0, max_tokens=tokens, ignore_eos=True, prompt_logprobs=logprobs
+            ),
             pooling_params=None,
             arrival_time=time.time(),
             lora_request=None,
@@ -81,8 +86,10 @@ class Driver:
             request.sampling_params.structured_outputs = chosen
         return [bytes(frame) for frame in self.encoder.encode(request)]
 
-    def add(self, name: str, tokens: int = 40, grammar: str = "") -> None:
-        frames = self.frames(name, tokens, grammar)
+    def add(
+        self, name: str, tokens: int = 40, grammar: str = "", logprobs: int | None = None
+    ) -> None:
+        frames = self.frames(name, tokens, grammar, logprobs)
         self.engine.add(0, AddRequest(f"{name}-request", b"", frames))
 
     def add_job(self, name: str) -> None:
@@ -90,10 +97,13 @@ class Driver:
         job = PushJob("job", 70, 0, None, 0, 0, b"", self.frames(name, 1))
         self.engine.prefill_side.add(job, 0)
 
-    def step(self, answers: dict[str, list[int]]) -> None:
-        for _, message in self.engine.step():
+    def step(self, answers: dict[str, list[int]]) -> int:
+        """Run one step, and return the number of its messages."""
+        messages = list(self.engine.step())
+        for _, message in messages:
             for output in self.decoder.decode(message.frames).outputs:
                 answers.setdefault(output.request_id[0], []).extend(output.new_token_ids)
+        return len(messages)
 
     def answers(self, names: tuple[str, ...], fault: str = "", after: int = 0) -> dict[str, Any]:
         answers: dict[str, list[int]] = {}
@@ -119,6 +129,7 @@ class Driver:
         result["tables"] = self.tables
         result["failed grammar"] = self.failed()
         result["after"] = self.answers(NAMES)
+        result["large"] = [self.large(10_000, 5), self.large(20_000, 20)]
         result["twice"] = self.twice()
         result["refused"] = self.refused()
         result["copies"] = [self.goes_on(copies) for copies in (False, True)]
@@ -141,6 +152,28 @@ class Driver:
         while self.engine.has_work():
             self.step(answers)
         return answers
+
+    def large(self, most_bytes: int, logprobs: int) -> list[Any]:
+        """Requests whose first outputs are large, beside others.
+
+        Args:
+            most_bytes: what a message may have.
+            logprobs: for how many tokens "c" asks; "b" asks for 20, which takes 12,000 bytes.
+
+        Returns:
+            the tokens of the answers, the most messages of a step, and the requests that failed.
+        """
+        from dynamo_cli.engines.vllm.core import outgoing
+
+        outgoing.MAX_MESSAGE_BYTES = most_bytes
+        for name, asked in (("a", None), ("b", 20), ("c", logprobs)):
+            self.add(name, logprobs=asked)
+        answers: dict[str, list[int]] = {}
+        messages = [self.step(answers)]
+        while self.engine.has_work():
+            messages.append(self.step(answers))
+        outgoing.MAX_MESSAGE_BYTES = MAX_MESSAGE_BYTES
+        return [answers, max(messages), self.failed()]
 
     def twice(self) -> str:
         """A request with an id that is in use is refused, and the first one goes on."""

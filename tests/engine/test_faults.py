@@ -27,6 +27,12 @@ def test_a_step_that_fails_for_one_request_fails_that_one() -> None:
     assert why.startswith("the grammar or schema cannot be compiled: ")
     assert "parser error at line 1" in why
     assert result["after"] == plain
+    alone, together = result["large"]
+    assert alone[0] == {name: plain[name] for name in "ac"}
+    ((client, request_id, status, why),) = alone[2]
+    assert (client, request_id, status) == (0, "b-request", 413)
+    assert "ask for less" in why
+    assert together == [plain, 3, []], "all fit, but not into one message"
     assert result["twice"] == "a request 'a-request' is running already. 5"
     why = "the engine did not take this request: RuntimeError: no place in the queue."
     assert result["refused"] == [[why, why], {}]

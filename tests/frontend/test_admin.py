@@ -327,6 +327,38 @@ def test_orders_reach_every_engine_and_answers_are_summed_up() -> None:
     asyncio.run(scenario())
 
 
+def test_a_host_cache_that_is_started_again_during_a_reset_is_closed_too() -> None:
+    """Else it would give blocks of an engine that is still to be reset to one that was reset."""
+
+    async def scenario() -> None:
+        async with Stage(ADMIN) as stage:
+            worker = await stage.neighbour(WORKER)
+            cache = await with_host_cache(stage)
+            asked = asyncio.create_task(post(stage, "/reset_prefix_cache"))
+            order = await cache.take(Operate)
+            cache.send(Operated(order.call_id, result=True))
+            reset = await worker.take(Operate)
+            cache.die()
+            cache = await stage.neighbour(HOST_CACHE)
+            order = await cache.take(Operate)
+            assert order.closed
+            cache.send(Operated(order.call_id, result=True))
+            worker.send(Operated(reset.call_id, result=True))
+            order = await cache.take(Operate)
+            assert not order.closed
+            cache.send(Operated(order.call_id, result=True))
+            engines = {"worker 0": True, "host cache": True}
+            assert (await asked)[2] == {"success": True, "engines": engines}
+            cache.die()
+            cache = await stage.neighbour(HOST_CACHE)
+            asked = asyncio.create_task(post(stage, "/reset_prefix_cache"))
+            assert (await cache.take(Operate)).call_id, "it was not closed when it was linked"
+            cache.die()
+            assert (await asked)[0] == 503
+
+    asyncio.run(scenario())
+
+
 def test_a_host_cache_is_opened_again_if_closing_failed() -> None:
     async def scenario() -> None:
         async with Stage(ADMIN) as stage:
@@ -347,7 +379,8 @@ class _Answering:
     """Stands for the switchboard: each order is answered a little later, and noted."""
 
     def __init__(self) -> None:
-        self.engines = EngineOperations(self, lambda: [WORKER, HOST_CACHE])  # type: ignore[arg-type]
+        self.links = [WORKER, HOST_CACHE]
+        self.engines = EngineOperations(self, lambda: self.links)  # type: ignore[arg-type]
         self.orders: list[tuple[str, ProcessId, bool]] = []
 
     def send(self, peer: ProcessId, order: Operate) -> bool:

@@ -306,4 +306,4 @@ def test_the_log_names_the_engine_without_whose_word_nothing_is_stored(
 def test_it_reports_that_it_is_ready_and_ends_when_it_is_told_to(scene: Scene) -> None:
     scene.control.send(Stop())
     scene.process.run()
-    assert scene.control.receive() == [(PhaseChange(Phase.READY), [])]
+    assert list(scene.control.receive()) == [(PhaseChange(Phase.READY), [])]

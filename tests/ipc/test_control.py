@@ -9,15 +9,18 @@ import pytest
 
 from dynamo_cli.errors import Corrupt
 from dynamo_cli.ipc.control import Control
+from dynamo_cli.ipc.packet import MAX_PACKET_BYTES
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.lifecycle import (
     Drain,
     Drained,
     Fatal,
+    LinkDown,
     LinkUp,
     Phase,
     PhaseChange,
     ProbeResult,
+    Retire,
     Stop,
 )
 from tests.ipc.support import Ends, open_descriptors
@@ -31,9 +34,9 @@ def test_messages_keep_their_borders_and_order(ends: Ends) -> None:
         ours.send(message)
     for message in back:
         child.send(message)
-    assert child.receive() == [(message, []) for message in there]
-    assert ours.receive() == [(message, []) for message in back]
-    assert child.receive() == []
+    assert list(child.receive()) == [(message, []) for message in there]
+    assert list(ours.receive()) == [(message, []) for message in back]
+    assert list(child.receive()) == []
     assert not child.closed
 
 
@@ -85,13 +88,49 @@ def test_a_full_socket_keeps_messages_and_their_descriptors(ends: Ends) -> None:
     os.close(read)
 
 
+def test_what_is_behind_a_message_whose_handling_fails_is_received_later(ends: Ends) -> None:
+    ours, child = ends
+    sent = [Drain(float(number)) for number in range(3)]
+    for message in sent:
+        ours.send(message)
+    handled: list[Message] = []
+    with pytest.raises(KeyError):
+        for message, _ in child.receive():
+            handled.append(message)
+            raise KeyError("nobody expects this")
+    handled += [message for message, _ in child.receive()]
+    assert handled == sent
+
+
+def test_of_states_that_wait_only_the_newest_of_each_type_is_sent(ends: Ends) -> None:
+    ours, child = ends
+    while ours.flush():
+        ours.send(Stop())
+    waits = len(ours._waiting)
+    large = "x" * MAX_PACKET_BYTES  # its descriptor is closed with it
+    before = open_descriptors()
+    for generation in range(3):
+        ours.send_state(LinkDown("router", generation, large))
+        ours.send_state(Retire(generation))
+        ours.send(LinkDown("router", generation, "no state"))
+    assert len(ours._waiting) == waits + 2 + 3
+    received: list[Message] = []
+    while not ours.flush():
+        received += [message for message, _ in child.receive()]
+    received += [message for message, _ in child.receive()]
+    rest = [message for message in received if not isinstance(message, Stop)]
+    plain = [LinkDown("router", generation, "no state") for generation in range(3)]
+    assert rest == [*plain[:2], LinkDown("router", 2, large), Retire(2), plain[2]]
+    assert open_descriptors() == before
+
+
 def test_what_was_sent_before_the_end_is_received(ends: Ends) -> None:
     ours, child = ends
     child.send(PhaseChange(Phase.STARTING))
     child.close()
-    assert ours.receive() == [(PhaseChange(Phase.STARTING), [])]
+    assert list(ours.receive()) == [(PhaseChange(Phase.STARTING), [])]
     assert ours.closed
-    assert ours.receive() == []
+    assert list(ours.receive()) == []
 
 
 def test_the_end_with_something_unread_is_the_end(ends: Ends) -> None:
@@ -99,7 +138,7 @@ def test_the_end_with_something_unread_is_the_end(ends: Ends) -> None:
     ours, child = ends
     ours.send(Stop())
     child.close()
-    assert ours.receive() == []
+    assert list(ours.receive()) == []
     assert ours.closed
 
 
@@ -121,7 +160,7 @@ def test_sending_to_nobody_is_no_failure(ends: Ends) -> None:
     ours, child = ends
     child.close()
     ours.send(Stop())  # before the end was seen
-    ours.receive()
+    list(ours.receive())
     ours.send(Stop())  # and after it
     assert ours.flush()
 
@@ -149,7 +188,7 @@ def test_a_message_of_another_union_is_corrupt(ends: Ends) -> None:
     ours, child = ends
     child.send(Stop())
     with pytest.raises(Corrupt):
-        ours.receive()
+        list(ours.receive())
 
 
 def test_what_waits_is_sent_by_the_loop_without_another_send(ends: Ends) -> None:

@@ -21,7 +21,7 @@ from dynamo_cli.ipc.packet import (
     SIZE,
     send_at_once,
 )
-from dynamo_cli.messages.lifecycle import Fatal, Fork, LinkUp, Stop
+from dynamo_cli.messages.lifecycle import Drain, Fatal, Fork, LinkUp, Stop
 from dynamo_cli.units import KIB, MIB
 from tests.ipc.support import Ends, open_descriptors
 
@@ -75,7 +75,7 @@ def test_large_messages_wait_in_order_while_the_socket_is_full(ends: Ends) -> No
     assert not ours.flush()
     received: list[tuple[object, list[int]]] = []
     while len(received) < len(sent):
-        received += (came := child.receive())
+        received += (came := list(child.receive()))
         assert came
         ours.flush()
     assert [message for message, _ in received] == sent
@@ -90,7 +90,7 @@ def test_what_a_dead_sender_has_sent_comes_whole(ends: Ends, size: int) -> None:
     ours, child = ends
     child.send(Fatal("ModelError", "x" * size))
     child.close()
-    assert ours.receive() == [(Fatal("ModelError", "x" * size), [])]
+    assert list(ours.receive()) == [(Fatal("ModelError", "x" * size), [])]
     assert ours.closed
 
 
@@ -113,7 +113,7 @@ def test_a_message_of_a_socket_without_control_may_be_large(ends: Ends) -> None:
     before = open_descriptors()
     with socket.socket(fileno=os.dup(child.fileno())) as raw:
         send_at_once(raw, Fatal("ModelError", "x" * 300 * KIB))
-    assert ours.receive() == [(Fatal("ModelError", "x" * 300 * KIB), [])]
+    assert list(ours.receive()) == [(Fatal("ModelError", "x" * 300 * KIB), [])]
     assert open_descriptors() == before
 
 
@@ -124,7 +124,7 @@ def test_what_is_too_large_is_refused_by_name_and_stops_nothing(ends: Ends) -> N
     with pytest.raises(TooLarge, match=f"{MAX_DESCRIPTORS + 1} descriptors"):
         ours.send(Stop(), [0] * (MAX_DESCRIPTORS + 1))
     ours.send(Stop())
-    assert child.receive() == [(Stop(), [])]
+    assert list(child.receive()) == [(Stop(), [])]
 
 
 def test_a_large_message_waits_while_the_sender_has_no_descriptors(ends: Ends) -> None:
@@ -133,7 +133,7 @@ def test_a_large_message_waits_while_the_sender_has_no_descriptors(ends: Ends) -
         ours.send(fork(100 * KIB))
         ours.send(Stop())
         assert not ours.flush()
-    assert child.receive() == []
+    assert list(child.receive()) == []
     assert ours.flush()
     assert [type(message) for message, _ in child.receive()] == [Fork, Stop]
 
@@ -143,8 +143,8 @@ def test_a_receiver_without_descriptors_says_so_and_goes_on(ends: Ends) -> None:
     ours.send(fork(100 * KIB))
     ours.send(Stop())
     with no_descriptors(), pytest.raises(Corrupt, match="has no room for"):
-        child.receive()
-    assert child.receive() == [(Stop(), [])]
+        list(child.receive())
+    assert list(child.receive()) == [(Stop(), [])]
 
 
 WRONG = {
@@ -163,13 +163,17 @@ def test_a_packet_that_is_wrong_is_corrupt_and_leaves_nothing(ends: Ends, case: 
     before = open_descriptors()
     data, has_memory = WRONG[case]
     memory = sealed_memory("test", 8 * KIB)
+    ours.send(Drain(1.0))
     with socket.socket(fileno=os.dup(ours.fileno())) as raw:
         socket.send_fds(raw, [data], [memory] if has_memory else [])
     os.close(memory)
     ours.send(Stop())
+    received = []
     with pytest.raises(Corrupt):
-        child.receive()
-    assert child.receive() == [(Stop(), [])]
+        for message, _ in child.receive():
+            received.append(message)
+    assert received == [Drain(1.0)]
+    assert list(child.receive()) == [(Stop(), [])]
     assert open_descriptors() == before
 
 
@@ -179,6 +183,6 @@ def test_another_descriptor_than_memory_is_corrupt(ends: Ends) -> None:
     with socket.socket(fileno=os.dup(ours.fileno())) as raw:
         socket.send_fds(raw, [SIZE.pack(IN_MEMORY, 0)], [read])
     with pytest.raises(Corrupt):
-        child.receive()
+        list(child.receive())
     os.close(read)
     os.close(write)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -103,3 +105,32 @@ def test_links_have_no_name_in_the_file_system() -> None:
     assert mappings()
     assert named() == before
     survivor.close()
+
+
+CALLS = {"memfd_create": 2, "ftruncate": 2, "eventfd": 4, "dup": 12}
+"""How often a link needs these functions of `os`."""
+
+
+@pytest.mark.parametrize(
+    ("call", "good"), [(call, good) for call, count in CALLS.items() for good in range(count)]
+)
+def test_a_link_that_cannot_be_made_leaves_no_descriptors(
+    monkeypatch: pytest.MonkeyPatch, call: str, good: int
+) -> None:
+    """Where descriptors are short, each try would make them shorter."""
+    before = descriptors()
+    here, there = Party(HERE), Party(THERE)
+    real, left = getattr(os, call), iter(range(good))
+
+    def limited(*args: Any, **more: Any) -> Any:
+        if next(left, None) is None:
+            raise OSError(errno.EMFILE, "too many open files")
+        return real(*args, **more)
+
+    monkeypatch.setattr(os, call, limited)
+    with pytest.raises(OSError, match="too many open files"):
+        join(here.control, there.control, HERE, THERE, spec=spec(), generation=1)
+    monkeypatch.undo()
+    for party in (here, there):
+        party.close()
+    assert descriptors() == before

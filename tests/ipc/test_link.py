@@ -141,6 +141,18 @@ def test_one_large_message_is_sent_and_leaves_the_others_their_room(
         assert carry(a, b)[-3:] == [small] * 3
 
 
+def test_what_is_owed_leaves_the_others_their_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "MAX_PENDING_BYTES", 2 * CAPACITY)
+    with links(CAPACITY) as (a, b):
+        owed, small = os.urandom(3 * CAPACITY), os.urandom(CAPACITY)
+        sent = [(owed, True), (owed, True), (small, False), (small, False)]
+        assert all(a.send(message, owed=is_owed) for message, is_owed in sent)
+        assert not a.send(small)
+        assert carry(a, b) == [message for message, _ in sent]
+        assert a.send(owed), "none of that size waits any more"
+        assert [a.send(small) for _ in range(3)] == [True, True, False]
+
+
 def test_depth_is_what_the_peer_has_not_read() -> None:
     with links(CAPACITY) as (a, b):
         a.send(bytes(24))
@@ -159,7 +171,12 @@ def test_a_message_without_an_end_is_corrupt(monkeypatch: pytest.MonkeyPatch) ->
         link = Link(THERE, 1, tx=copies(other), rx=copies(fds))
         writer.push(bytes(60), more=True)
         assert link.receive() == []
+        writer.push(bytes(40))
+        writer.push(b"whole")
         writer.push(bytes(60), more=True)
+        writer.push(bytes(60), more=True)
+        assert link.receive() == [bytes(100), b"whole"]
+        assert not link.arm(), "there is an error to raise"
         with pytest.raises(Corrupt):
             link.receive()
         link.close()

@@ -129,7 +129,7 @@ def run_pair(a: type[Player], b: type[Player], ways: tuple[str, str], reports: i
     try:
         for party in parties[:reports]:
             assert select.select([party.control], [], [], PATIENCE_S)[0], "hangs"
-            assert party.control.receive() == [(PhaseChange(Phase.STOPPED), [])]
+            assert list(party.control.receive()) == [(PhaseChange(Phase.STOPPED), [])]
         for party in parties:
             party.control.send(Stop())
         assert [exit_code(pid) for pid in pids] == [0, 0]

@@ -146,6 +146,17 @@ def test_a_record_over_the_end_is_corrupt() -> None:
             reader.drain()
 
 
+def test_what_comes_before_a_corrupt_record_is_taken() -> None:
+    with ring(CAPACITY) as (writer, reader, fds):
+        writer.push(b"one")
+        writer.push(b"two", more=True)
+        poke(fds.memory, HEADER_BYTES + 16, 1 << 62)
+        assert reader.drain() == [(b"one", False)]
+        for _ in range(2):
+            with pytest.raises(Corrupt):
+                reader.drain()
+
+
 def test_memory_without_the_mark_is_no_ring() -> None:
     with ring(CAPACITY) as (_, _, fds):
         poke(fds.memory, 0, 1)

@@ -122,7 +122,7 @@ def test_the_supervisor_is_heard_and_told(stage: Stage) -> None:
     assert stage.board.poll(0)
     assert stage.heard.events == [("control", Drain(1.0)), ("control", Stop())]
     stage.board.report(PhaseChange(Phase.READY))
-    assert stage.here.control.receive() == [(PhaseChange(Phase.READY), [])]
+    assert list(stage.here.control.receive()) == [(PhaseChange(Phase.READY), [])]
 
 
 @pytest.mark.timeout(20)
@@ -238,14 +238,15 @@ def test_the_end_of_an_older_life_is_not_the_end_of_this_one(stage: Stage) -> No
 
 @contextmanager
 def spoilt(stage: Stage) -> Iterator[None]:
-    """A link whose ring holds one valid record and then a corrupt one."""
+    """A link whose ring holds a valid record and then a corrupt one."""
     with ring(CAPACITY) as (writer, _, fds), ring(CAPACITY) as (_, _, other):
         stage.here.control.send(LinkUp(THERE.name, 1), (*other, *fds))
         writer.push(b"good")
         stage.board.poll(0)
         assert stage.heard.payloads() == [b"good"]
         stage.heard.events.clear()
-        length_at = HEADER_BYTES + 16
+        length_at = HEADER_BYTES + 32
+        writer.push(b"before")
         writer.push(b"spoilt")
         os.pwrite(fds.memory, (CAPACITY + 1).to_bytes(8, "little"), length_at)
         yield
@@ -253,8 +254,11 @@ def spoilt(stage: Stage) -> Iterator[None]:
 
 def test_a_corrupt_link_ends_the_process(stage: Stage) -> None:
     """If the link were only dropped, the peer would wait without end."""
-    with spoilt(stage), pytest.raises(Corrupt, match="worker 0"):
-        stage.board.poll(0)
+    with spoilt(stage):
+        with pytest.raises(Corrupt, match="worker 0"):
+            while stage.board.poll(0):
+                pass
+        assert stage.heard.payloads() == [b"before"]
 
 
 @pytest.mark.parametrize("message", [LinkDown(THERE.name, 1, "killed"), None])
@@ -266,6 +270,7 @@ def test_a_corrupt_link_that_ends_is_unlinked_once(stage: Stage, message: LinkDo
             stage.join(generation=2)
         stage.board.poll(0)
     assert [event[0] for event in stage.heard.events].count("unlink") == 1
+    assert stage.heard.payloads() == [b"before"]
 
 
 class Picky(Recorder):

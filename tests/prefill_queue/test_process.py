@@ -221,7 +221,7 @@ def test_a_queue_that_is_stuck_reports_that() -> None:
 def test_it_reports_that_it_is_ready_and_ends_when_it_is_told_to(scene: Scene) -> None:
     scene.control.send(Stop())
     scene.process.run()
-    assert scene.control.receive() == [(PhaseChange(Phase.READY), [])]
+    assert list(scene.control.receive()) == [(PhaseChange(Phase.READY), [])]
 
 
 def jobs_of(peer: Peer) -> list[str]:

@@ -1,8 +1,8 @@
 """vLLM's client between a fake processor and a fake worker, in a process of its own.
 
 Prints the names by which the worker would know three requests with the same X-Request-ID: two
-answers to one prompt, and a request of another client; and how a request ends that is too large
-for any worker (see `test_client`).
+answers to one prompt, and a request of another client; and how requests end that are too large
+for any worker, or whose outputs are too large (see `test_client`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dynamo_cli.engines.vllm.front.failures import failure_of
 from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
 from dynamo_cli.engines.vllm.front.workers import ChosenWorker
 from dynamo_cli.errors import TooLarge
-from dynamo_cli.messages.request import AddRequest, EngineReady
+from dynamo_cli.messages.request import AddRequest, EngineReady, RequestRefused
 from dynamo_cli.messages.routing import RouteQuery
 
 GIVEN = "cmpl-same-0"
@@ -71,7 +71,7 @@ def engine_request(name: str, tokens: int = 3) -> EngineCoreRequest:
     )
 
 
-async def main() -> tuple[list[str], list[str]]:
+async def main() -> tuple[list[str], list[list[str]]]:
     workers = Workers()
     client = RoutedClient(workers)  # type: ignore[arg-type]
     failed: list[tuple[str, Exception]] = []
@@ -87,11 +87,18 @@ async def main() -> tuple[list[str], list[str]]:
     await client.add_request_async(engine_request("d", LARGE))
     assert workers.left, "it counts as load of its worker for ever"
     assert not client.held_for(too_large)
-    ((name, error),) = failed
-    assert name == "d"
-    failure = failure_of(error, too_large)
     names = [decode(message.frames).external_req_id for message in workers.sent]
-    return names, [str(failure.status), failure.kind]
+    outputs = RequestTrace("k4", api_id="outputs")
+    current_trace.set(outputs)
+    await client.add_request_async(engine_request("e"))
+    refused = workers.sent[-1].request_id
+    client.request_refused(RequestRefused(refused, "ask for less", TooLarge.http_status))
+    assert [name for name, _ in failed] == ["d", "e"]
+    failures = [
+        failure_of(error, trace)
+        for (_, error), trace in zip(failed, (too_large, outputs), strict=True)
+    ]
+    return names, [[str(failure.status), failure.kind] for failure in failures]
 
 
 if __name__ == "__main__":

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 import pytest
 
 from dynamo_cli.ipc.link import MAX_PENDING_BYTES, Link
+from dynamo_cli.ipc.ring import HEADER_BYTES
 from dynamo_cli.messages.cluster import Carry, RelayCut, RelayDown, RelayJoined, RelayStats
 from dynamo_cli.relay import port as relay_port
 from dynamo_cli.relay import process as relay_process
 from dynamo_cli.relay.wire import Wire
-from dynamo_cli.units import MIB
+from dynamo_cli.units import KIB, MIB
+from tests.ipc.support import copies, ring
 from tests.relay.pair import HERE, THERE, End, Pair
 
 
@@ -210,3 +212,17 @@ def test_a_stranger_is_not_let_in(caplog: pytest.LogCaptureFixture) -> None:
         assert "2 times so far" in second
     finally:
         pair.close()
+
+
+def test_last_words_before_a_corrupt_record_are_passed_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with ring(64 * KIB) as (writer, _, fds), ring(64 * KIB) as (_, _, other):
+        port = relay_port.Port(Link(THERE, 1, tx=copies(other), rx=copies(fds)))
+        writer.push(b"good")
+        writer.push(b"spoilt")
+        os.pwrite(fds.memory, bytes(7) + b"\1", HEADER_BYTES + 16)
+        assert port.last_words() == [b"good"]
+        assert "a record of" in caplog.text
+        assert port.link is not None
+        port.link.close()

@@ -9,10 +9,21 @@ from typing import Any
 import pytest
 
 from dynamo_cli.errors import ChildFailed
-from dynamo_cli.messages.cluster import ChildGone, JoinBeside, NodeTable, RelayDown, TellChild
-from dynamo_cli.messages.lifecycle import STALLED, LinkUp, Phase, ProcessState
+from dynamo_cli.ipc.control import Control
+from dynamo_cli.messages.cluster import (
+    ChildGone,
+    JoinBeside,
+    NodeState,
+    NodeTable,
+    RelayDown,
+    RelayStats,
+    TellChild,
+)
+from dynamo_cli.messages.flows import ToChild
+from dynamo_cli.messages.lifecycle import STALLED, LinkUp, Phase, ProcessState, ProcessTable
 from dynamo_cli.supervisor.child import Start
 from dynamo_cli.supervisor.cluster_tree import ClusterSupervisor
+from dynamo_cli.supervisor.failed_start import FailedStart
 from dynamo_cli.supervisor.remote_child import RemoteChild
 from dynamo_cli.supervisor.revival import NO_ZYGOTE, WAITS, Restarts
 from dynamo_cli.topology import FRONTEND, ROUTER, ZYGOTE, ProcessId, Role
@@ -183,18 +194,30 @@ def test_what_another_node_starts_does_not_need_the_zygote_of_this_machine() -> 
     in_a_run(scenario)
 
 
-@pytest.mark.parametrize("reads", [True, False])
-def test_a_frontend_that_does_not_read_gets_no_table_of_nodes(reads: bool) -> None:
-    """The next one says the same, so none has to wait."""
-
+def test_tables_that_a_frontend_does_not_read_do_not_pile_up() -> None:
     def scenario(run: Run) -> None:
-        sent: list[NodeTable] = []
-        control = SimpleNamespace(flush=lambda: reads, send=sent.append)
-        frontend: Any = SimpleNamespace(process=FRONTEND, alive=True, control=control)
-        run.tree._children[FRONTEND] = frontend
-        table = NodeTable([])
-        run.tree.show_nodes(table)
-        assert sent == [table] * reads
+        ours, theirs = Control.pair()
+        child = Control(theirs, ToChild)
+        run.tree._children[FRONTEND] = frontend = FailedStart(run.worker.start, run.tree, "")
+        frontend.gone.clear()
+        frontend.control = ours
+        run.tree._restarts[FRONTEND] = Restarts(run.tree._config.restart)
+        for turn in range(2000):  # far more than the kernel keeps for a socket
+            run.worker.move_to(Phase.LOADING, f"turn {turn}")
+            run.tree._publish()
+            state = NodeState(NODE, True, float(turn), None, RelayStats())
+            run.tree.show_nodes(NodeTable([state]))
+        assert len(ours._waiting) == 2
+        received: list[Any] = []
+        while not ours.flush() or len(received) < 2:
+            received += [message for message, _ in child.receive()]
+        received += [message for message, _ in child.receive()]
+        assert len(received) < 2000
+        tables = [one for one in received if isinstance(one, ProcessTable)]
+        assert "turn 1999" in {row.reason for row in tables[-1].processes}
+        assert received[-1] == NodeTable([state])
+        ours.close()
+        child.close()
 
     in_a_run(scenario)
 

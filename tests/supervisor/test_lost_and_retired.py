@@ -235,3 +235,25 @@ def test_one_that_ended_while_requests_ran_on_it_does_not_stop_the_next_of_its_n
         assert TellChild(WORKER.name, encode(Stop())) not in run.told
 
     in_a_run(scenario)
+
+
+@pytest.mark.parametrize("order", ["lose retire", "retire lose"])
+def test_one_whose_node_stays_lost_counts_as_ended(order: str) -> None:
+    """Else the next one of its name would wait for it for ever, wherever that is to run."""
+
+    async def scenario(run: Run) -> None:
+        run.tree._retirements._stop_timeout_s = 0.01
+        before = set(run.tree._background._tasks)
+        for step in order.split():
+            getattr(run, step)()
+            await settled()
+        await asyncio.gather(*(run.tree._background._tasks - before))
+        assert not run.worker.alive
+        assert WORKER not in run.tree._retirements
+        run.add()
+        run.back()
+        added = run.tree._children[WORKER]
+        assert added.alive
+        assert added is not run.worker
+
+    in_a_run(scenario)

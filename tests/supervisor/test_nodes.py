@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import signal
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -10,12 +12,13 @@ import pytest
 
 from dynamo_cli.cluster_config import ClusterPlan, Node
 from dynamo_cli.config import EngineConfig, FrontendConfig
-from dynamo_cli.errors import DynamoError, UsageError
+from dynamo_cli.errors import DynamoError, ResourceError, UsageError
 from dynamo_cli.ipc.codec import Decoder, encode
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.cluster import (
     Beat,
     Carry,
+    ChildGone,
     ChildWrote,
     FromSupervisor,
     LivingChildren,
@@ -29,6 +32,7 @@ from dynamo_cli.messages.cluster import (
     RelayJoined,
     RelayStats,
     ResetLinks,
+    SignalChild,
 )
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.serve_config import ServeConfig
@@ -66,7 +70,9 @@ class Run:
         self.failures: list[DynamoError] = []
         self.notices: list[str] = []
         self.ups: list[dict[str, str]] = []
+        self.joins = True
         self.downs: list[str] = []
+        self.told_downs: list[str] = []
         self.sent: dict[ProcessId, list[Any]] = {RELAY: [], CLUSTER: []}
         self.workers: list[Worker] = []
         plan = ClusterPlan("127.0.0.1:1", "127.0.0.1", (Node(NAME, "id", "127.0.0.1"),), (0, 0))
@@ -87,10 +93,12 @@ class Run:
 
     def on_node_up(self, node: str, present: dict[str, str]) -> None:
         self.ups.append(present)
+        if not self.joins:
+            raise OSError(errno.EMFILE, "too many open files")
         self.workers = self.workers or [Worker(0), Worker(1)]
 
-    def on_node_down(self, node: str, why: str) -> None:
-        self.downs.append(why)
+    def on_node_down(self, node: str, why: str, *, told: bool) -> None:
+        (self.told_downs if told else self.downs).append(why)
 
     def give_up_start(self, failure: DynamoError) -> bool:
         if not self.serves:
@@ -119,7 +127,7 @@ class Run:
     def join(self) -> None:
         self.report(RelayBound(4711))
         self.report(RelayJoined())
-        self.roll(0, 1)
+        self.roll()
 
     def after(self, seconds: float) -> None:
         """The supervisor looks at its nodes in regular intervals, and after these seconds."""
@@ -161,9 +169,9 @@ def test_an_outpost_is_placed_once_its_relay_listens_and_is_up_once_it_has_answe
     run.report(RelayJoined())
     assert run.told(ResetLinks) == 1
     assert not run.up
-    run.roll(0, 1)
+    run.roll()
     assert run.up
-    assert run.ups == [{"worker 0": "probing", "worker 1": "probing"}]
+    assert run.ups == [{}]
     run.report(RelayBound(4711))  # the relay was started again, for the same outpost
     assert len(run.sent[CLUSTER]) == 1
 
@@ -212,6 +220,60 @@ def test_a_silent_node_is_lost_and_asked_when_it_answers_again(
     assert [bool(worker.why) for worker in run.workers] == [False, True]
 
 
+def test_a_node_whose_links_cannot_be_made_is_lost_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Run(monkeypatch)
+    run.join()
+    run.report(RelayCut("cut"))
+    run.report(RelayJoined())
+    run.joins = False
+    why = "it cannot be joined: too many open files"
+    for turn in range(3):
+        run.roll(0, 1)
+        assert not run.up
+        assert run.downs == ["cut", why], "it is told once"
+        assert run.told_downs == [why] * turn
+        asked = run.told(ResetLinks)
+        run.after(run.timeouts.beat_s)
+        run.say(Beat(turn))
+        assert run.told(ResetLinks) == asked + 1
+    run.joins = True
+    run.roll(0, 1)
+    assert run.up
+    assert state(run).up
+
+
+def test_a_node_that_cannot_be_joined_before_the_run_serves_ends_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Run(monkeypatch, serves=False)
+    run.joins = False
+    run.join()
+    (failure,) = run.failures
+    assert isinstance(failure, ResourceError)
+    assert f"{NAME}: it cannot be joined: too many open files. Check" in failure.message
+
+
+def test_what_was_counted_as_ended_is_ended_before_its_node_is_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Run(monkeypatch)
+    run.join()
+    run.report(RelayCut("cut"))
+    del run.workers[1]
+    run.report(RelayJoined())
+    run.roll(0, 1)
+    assert not run.up
+    carried = [decoded(one.payload) for one in run.sent[RELAY] if isinstance(one, Carry)]
+    assert carried[-1] == SignalChild("worker 1", signal.SIGKILL)
+    run.say(ChildGone("worker 1", -9))
+    run.say(Beat(1))
+    run.roll(0)
+    assert run.up
+    assert run.ups[-1] == {"worker 0": "probing"}
+
+
 def test_when_the_head_stood_still_itself_no_node_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(monkeypatch)
     run.join()
@@ -240,6 +302,33 @@ def test_an_outpost_is_awaited_as_long_as_the_head_is_awake(
     run.report(RelayBound(4711))
     run.after_a_pause(3600)
     assert not run.notices
+
+
+def test_heartbeats_do_not_pile_up_at_an_outpost_that_does_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Run(monkeypatch)
+    run.join()
+    run.after(run.timeouts.lost_s + 1)
+    assert not run.up
+    beats = run.told(Beat)
+    run.after(3600)
+    assert run.told(Beat) == beats
+    for number in range(1, beats + 1):
+        run.say(Beat(number))
+    assert run.told(ResetLinks) == 2
+    run.after(run.timeouts.beat_s)
+    assert run.told(Beat) == beats + 1
+
+
+def test_heartbeats_go_on_over_a_new_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(monkeypatch)
+    run.join()
+    run.after(run.timeouts.lost_s + 1)
+    run.report(RelayJoined())
+    beats = run.told(Beat)
+    run.after(run.timeouts.beat_s)
+    assert run.told(Beat) == beats + 1
 
 
 def test_children_of_an_earlier_outpost_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,9 +113,16 @@ class FakeChild:
     def move_to(self, phase: Phase, reason: str) -> None:
         self.phase = phase
 
+    @property
+    def alive(self) -> bool:
+        return not self.gone.is_set()
+
     def kill(self) -> None:
         self.killed += 1
         self.gone.set()
+
+    def end(self) -> None:
+        self.kill()
 
 
 def retire(retirements: Retirements, worker: FakeChild, *others: FakeChild) -> asyncio.Task[None]:

@@ -29,7 +29,7 @@ class Handle(Child):
     """A child without a process."""
 
     last_words: list[str] = []  # noqa: RUF012
-    control: Any = SimpleNamespace(send=lambda *_: None)
+    control: Any = SimpleNamespace(send_state=lambda _: None)
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         raise AssertionError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -102,4 +103,34 @@ def test_outputs_that_a_full_link_refuses_are_not_lost_in_silence(
     for _ in range(3):
         pair.turn()
     assert [type(message) for message in pair.read()] == [StepOutputs, StepOutputs]
+    pair.close()
+
+
+class Split(MockEngine):
+    """Gives the output of each request in a message of its own, as if they were large."""
+
+    def step(self) -> Iterator[tuple[int, StepOutputs]]:
+        for client, message in super().step():
+            outputs = msgspec.msgpack.decode(message.frames[0], type=wire.CoreOutputs).outputs
+            for output in outputs:
+                alone = msgspec.msgpack.encode(wire.CoreOutputs(outputs=[output]))
+                yield client, StepOutputs([alone])
+
+
+def test_of_outputs_in_several_messages_all_are_sent_or_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dynamo_cli.engines.mock.engine.MockEngine", Split)
+    pair = Pair()
+    monkeypatch.setattr("dynamo_cli.ipc.link.MAX_PENDING_BYTES", 1)
+    for name in ("a", "b", "c"):
+        pair.add(name, NEVER)
+    pair.turn()
+    while pair.engine.has_work():  # nobody reads
+        pair.turn()
+    ready, *outputs, lost = pair.read()
+    assert isinstance(ready, EngineReady)
+    assert lost == OutputsLost(THERE.index)
+    assert outputs
+    assert len(outputs) % 3 == 0
     pair.close()

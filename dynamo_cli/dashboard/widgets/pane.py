@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rich.text import Text
-from textual import events
+from textual.app import RenderResult
 from textual.widgets import Static
 
 from dynamo_cli.dashboard.draw.style import toned
@@ -43,9 +43,10 @@ class Pane(Static):
         self._board = board
         self._redraw()
 
-    def on_resize(self, event: events.Resize) -> None:
-        """Draw for the new size."""
+    def render(self) -> RenderResult:
+        """Draw for the size that it has now, which may be new, before it is told so."""
         self._redraw()
+        return super().render()
 
     def _redraw(self) -> None:
         width, height = self.container_size.width, self.size.height

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from textual import events
-from textual.widgets import Static
+from textual.widget import Widget
 
 TABS = ("overview", "workers", "routing", "cache", "prefill", "logs", "requests", "replay")
 FULL_WIDTH = sum(len(name) + 4 for name in TABS) + len(TABS)
@@ -11,7 +10,7 @@ SHORT_WIDTH = sum(len(name) + 3 for name in TABS)
 """Widths from which on all names have room, with more and with less space between them."""
 
 
-class TabBar(Static):
+class TabBar(Widget):
     """Shows which tab is open; a click opens another."""
 
     _current = TABS[0]
@@ -19,13 +18,10 @@ class TabBar(Static):
     def show(self, current: str) -> None:
         """Mark the open tab."""
         self._current = current
-        self._redraw()
+        self.refresh()
 
-    def on_resize(self, event: events.Resize) -> None:
-        """Draw for the new width."""
-        self._redraw()
-
-    def _redraw(self) -> None:
+    def render(self) -> str:
+        """Draw the names that have room."""
         width = self.size.width
         names = []
         for number, name in enumerate(TABS, 1):
@@ -35,4 +31,4 @@ class TabBar(Static):
             label = f" {label} " if width >= FULL_WIDTH else label
             style = "reverse bold" if current else "dim"
             names.append(f"[{style}][@click=app.open_tab('{name}')]{label}[/][/]")
-        self.update(" ".join(names))
+        return " ".join(names)

@@ -81,7 +81,8 @@ class Table(ScrollView, Generic[T], can_focus=True):
         self._column: Column[T] | None = None
         self._descending = False
         self._order: dict[str, int] = {}
-        self._fitted: Fitted[T] = fit(spec.columns, 80)
+        self._fitted_width = 80
+        self._fitted: Fitted[T] = fit(spec.columns, self._fitted_width)
         self._strips: dict[str, tuple[T, Strip]] = {}
 
     # -- what it shows -----------------------------------------------------------------------
@@ -269,9 +270,13 @@ class Table(ScrollView, Generic[T], can_focus=True):
         self._refit()
 
     def _refit(self) -> None:
-        self._fitted = fit(self.spec.columns, self._line_width)
-        self._strips.clear()
+        self._fit()
         self._arrange()
+
+    def _fit(self) -> None:
+        self._fitted_width = self._line_width
+        self._fitted = fit(self.spec.columns, self._fitted_width)
+        self._strips.clear()
 
     def _on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
         self.follow = False
@@ -309,6 +314,8 @@ class Table(ScrollView, Generic[T], can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         """Draw a visible line; the first is the head."""
+        if self._fitted_width != self._line_width:  # it will be told later that its size is new
+            self._fit()
         style = self.rich_style
         width = self.size.width
         place = int(self.scroll_offset.y) + y - 1

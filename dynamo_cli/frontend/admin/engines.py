@@ -20,6 +20,9 @@ LEVELS = ("0", "1", "2")
 MODES = ("abort", "wait")
 FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
+CLOSE = Operate(0, Operation.RESET_PREFIX_CACHE, closed=True)
+"""To a host cache; calls have numbers from 1 on."""
+
 Query = MultiMapping[str]
 
 
@@ -36,6 +39,7 @@ class EngineOperations:
         self._ready = ready
         self._numbers = itertools.count(1)
         self._resetting = asyncio.Lock()
+        self._closed = False  # whether host caches are to be closed now
         self._calls: dict[int, tuple[ProcessId, asyncio.Future[Operated]]] = {}
 
     async def sleep(self, query: Query) -> dict[str, Any]:
@@ -92,21 +96,30 @@ class EngineOperations:
             )
         order = Operate(0, Operation.RESET_PREFIX_CACHE, reset_running=FLAGS[running])
         async with self._resetting:
+            self._closed = True
             try:
-                await self._all(msgspec.structs.replace(order, closed=True), Role.HOST_CACHE)
+                await self._each(self._host_caches(), CLOSE)
                 done = await self._all(order, Role.WORKER, Role.PREFILL_WORKER)
             finally:
-                opened = await self._all(order, Role.HOST_CACHE)
+                self._closed = False
+                opened = await self._each(self._host_caches(), order)
         done |= opened
         return {"success": all(done.values()), "engines": done}
 
+    def _host_caches(self) -> list[ProcessId]:
+        """All that are linked: one that has just been started is used by engines already."""
+        return [peer for peer in self._switchboard.links if peer.role is Role.HOST_CACHE]
+
     async def _all(self, order: Operate, *roles: Role) -> dict[str, bool]:
-        """The result of every ready engine of these roles, by name.
+        """The result of every ready engine of these roles, by name. Raises as `_each`."""
+        return await self._each([peer for peer in self._ready() if peer.role in roles], order)
+
+    async def _each(self, peers: Sequence[ProcessId], order: Operate) -> dict[str, bool]:
+        """The result of each of these processes, by name.
 
         Raises:
-            DynamoError: an engine failed; the others have carried out the operation.
+            DynamoError: one of them failed; the others have carried out the operation.
         """
-        peers = [peer for peer in self._ready() if peer.role in roles]
         answers = await asyncio.gather(
             *(self._one(peer, order) for peer in peers), return_exceptions=True
         )
@@ -146,6 +159,11 @@ class EngineOperations:
         _, future = self._calls.get(answer.call_id, (None, None))
         if future is not None and not future.done():
             future.set_result(answer)
+
+    def linked(self, peer: ProcessId) -> None:
+        """There is a new link. A host cache that was started again during a reset is closed too."""
+        if self._closed and peer.role is Role.HOST_CACHE:
+            self._switchboard.owe(peer, CLOSE)
 
     def engine_gone(self, peer: ProcessId, reason: str) -> None:
         """An engine is gone: its calls fail."""

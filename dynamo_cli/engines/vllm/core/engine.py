@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from typing import Any
 
 from vllm.v1.engine import EngineCoreOutputs, UtilityOutput
 from vllm.v1.engine.core import EngineCoreProc
@@ -27,6 +26,7 @@ from dynamo_cli.engines.vllm.core import (
     grammars,
     lora,
     operations,
+    outgoing,
     plans,
     ranks,
     resume,
@@ -47,7 +47,6 @@ from dynamo_cli.messages.request import (
     AddRequest,
     CallUtility,
     EngineReady,
-    Frames,
     StepOutputs,
     UtilityAnswer,
 )
@@ -175,7 +174,7 @@ class VllmEngine:
         return lost
 
     def step(self) -> Iterator[tuple[int, StepOutputs]]:
-        """Run one step of the whole batch; yields (processor, outputs of its requests).
+        """Run one step of the whole batch; see `seam.Engine.step`.
 
         If one request has caused an error and the engine can go on without it, only that request
         fails; see `take_failed`. Every other error ends the engine.
@@ -191,8 +190,17 @@ class VllmEngine:
             if batch.outputs:
                 self._stood_still = False
                 self._note_progress(batch)
-                yield client, StepOutputs(_bytes(self._encoder.encode(batch)))
+                for message in self._sent(client, batch):
+                    yield client, message
         self._totals.end_step()
+
+    def _sent(self, client: int, batch: EngineCoreOutputs) -> list[StepOutputs]:
+        """The messages for a processor; requests whose outputs no link takes fail."""
+        messages, too_large = outgoing.sent(self._encoder, batch)
+        for request_id, error in too_large:
+            self.abort([request_id])  # unless that was its last output
+            self._failed.append((client, request_id, error))
+        return messages
 
     def _run_step(self) -> tuple[dict[int, EngineCoreOutputs], bool]:
         try:
@@ -268,7 +276,7 @@ class VllmEngine:
             logger.warning("engine call %s failed: %s", message.method, error)
             return UtilityAnswer(message.call_id, [], f"{message.method}: {refusals.reason(error)}")
         answer = UtilityOutput(message.call_id, result=UtilityResult(result))
-        return UtilityAnswer(message.call_id, _bytes(self._encoder.encode(answer)))
+        return UtilityAnswer(message.call_id, outgoing.copied(self._encoder.encode(answer)))
 
     @property
     def asleep(self) -> bool:
@@ -292,8 +300,3 @@ class VllmEngine:
         """Free the device and end the processes of the ranks; this process ends next."""
         with garbage.left():
             self._core.shutdown()
-
-
-def _bytes(frames: Any) -> Frames:
-    """Copy frames to bytes: the encoder returns its own buffer and views of tensors."""
-    return [bytes(frame) for frame in frames]

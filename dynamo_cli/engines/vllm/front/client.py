@@ -177,10 +177,10 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         """Fail a request that the engine refused or lost, or move it if another may take it."""
         if (live := self._live.get(message.request_id)) is None:
             return
-        # The first class whose HTTP status (400, 500, 503) is at least the one of the worker.
+        # The first class whose HTTP status (400, 413, 500, 503) is at least the one of the worker.
         refused = next(
             kind
-            for kind in (InvalidRequest, InternalError, Unavailable)
+            for kind in (InvalidRequest, TooLarge, InternalError, Unavailable)
             if message.http_status <= kind.http_status
         )
         told = message.message

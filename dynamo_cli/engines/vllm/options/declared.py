@@ -137,6 +137,29 @@ _HTTP_SERVER = (
 """Prefixes of the options of vLLM's own HTTP server, which does not run here."""
 
 
+_LEAST = {
+    **dict.fromkeys(
+        (
+            *("--max-model-len", "--num-gpu-blocks-override", "--kv-cache-memory-bytes"),
+            *("--max-cpu-loras", "--spec-tokens", "--renderer-num-workers"),
+            *("--dcp-kv-cache-interleave-size", "--cp-kv-cache-interleave-size"),
+            *("--cudagraph-capture-sizes", "--offload-num-in-group"),
+            *("--distributed-timeout-seconds", "--cpu-distributed-timeout-seconds"),
+        ),
+        1.0,
+    ),
+    **dict.fromkeys(
+        (
+            *("--cpu-offload-gb", "--kv-offloading-size", "--offload-group-size"),
+            "--mamba-cache-philox-rounds",
+            *("--offload-prefetch-step", "--numa-bind-nodes", "--max-cudagraph-capture-size"),
+        ),
+        0.0,
+    ),
+}
+"""The smallest numbers of options that vLLM checks only in the engine, if at all."""
+
+
 def file_of(release: str) -> Path:
     """The file with the options of a release of vLLM, such as ``0.32``."""
     return Path(__file__).with_name(f"engine_options-{release}.json")
@@ -246,7 +269,15 @@ def _check_values(flag: str, option: VllmOption, given: list[str], *, attached: 
     if attached and option.values == SWITCH:
         raise UsageError(f"{flag} is a switch and takes no value.")
     for value in given:
-        values.check(flag, value, option)
+        check_value(flag, value)
+
+
+def check_value(flag: str, value: str) -> None:
+    """Refuse a value that vLLM would refuse seconds later. Raises as `values.check`."""
+    option = known()[flag]
+    if (least := _LEAST.get(option.flags[0])) is not None:
+        option = msgspec.structs.replace(option, at_least=least)
+    values.check(flag, value, option)
 
 
 def _is_flag(word: str) -> bool:

@@ -67,6 +67,9 @@ _NAMES = {
     ValueType.SIZE: "a whole number, such as 4096, 4k or 4K",
     ValueType.LENGTH: "a whole number, such as 4096, 4k or 4K, or auto",
 }
+_TOO_LARGE = 2.0**63
+"""No number of an option has more than 64 bits, with its sign; infinite ones are larger too."""
+
 _SHOWN = 60
 """Most characters of a value that an error message shows."""
 
@@ -115,6 +118,8 @@ def _check_number(flag: str, value: str, rules: Rules) -> None:
     }
     if not all(holds.values()):
         raise UsageError(f"{flag} must be {_range(rules)}; not {value}.")
+    if abs(number) >= _TOO_LARGE:
+        raise UsageError(f"{flag} takes {_NAMES[rules.kind]} of at most 64 bits; not {value}.")
 
 
 def _range(rules: Rules) -> str:
