@@ -195,7 +195,7 @@ class Handover:
             if self._asking.pop(request_id, None) is not None:
                 self._engine.forget_known(request_id)
             if self._remote.abort(request_id):
-                self._switchboard.send(QUEUE, CancelJob(request_id))
+                self._switchboard.owe(QUEUE, CancelJob(request_id))
         for request_id in request_ids:  # by now none of these requests waits as a sibling
             self._go_on(request_id)
 

@@ -118,8 +118,8 @@ class PrefillWorker:
             peer = ProcessId(Role.WORKER, running.worker)
             job_id, prefill_worker = running.job_id, self._process.index
             done = PrefillDone(job_id, prefill_worker, params, running.since_ns, now)
-            if not failed and not self._switchboard.send(peer, done):
-                self._prefills.release([name])
+            if not failed and not self._switchboard.owe(peer, done):
+                self._prefills.release([name])  # the decode worker is gone
             self._switchboard.owe(QUEUE, JobEnded(job_id, failed))
             self._pull_due_s = 0.0
 

@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest
+from dynamo_cli.ipc.codec import encode
 from dynamo_cli.messages.admin import Operate, Operation
 from dynamo_cli.messages.lifecycle import Phase, PhaseChange
 from dynamo_cli.messages.prefill import (
@@ -107,15 +108,37 @@ def test_a_prefill_that_failed_is_the_queues_to_repeat(monkeypatch: pytest.Monke
         assert town[QUEUE].read()[0] == JobEnded("a", "no_room")
 
 
-def test_blocks_whose_worker_does_not_read_are_released(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_does_not_read_is_told_of_a_prefill_when_it_reads_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A regression: it waited for the prefill until half a minute was over."""
     with around(monkeypatch) as town:
         town[QUEUE].send(run("a"))
         town[QUEUE].read()
-        town.engine.prefill_side.end("a~1")
+        town[WORKER].read()
         link = town.process._switchboard.links[WORKER]
         with monkeypatch.context() as full:
-            full.setattr(link, "send", lambda *_, **__: False)
+            full.setattr("dynamo_cli.ipc.link.MAX_PENDING_BYTES", 0)
+            while link.send(encode(PrefillDone("another", 0, b"-" * 1000, 5, 6))):
+                pass
+            town.engine.prefill_side.end("a~1")
             town.turn()
+        assert town.engine.prefill_side.released == []
+        assert town[QUEUE].read()[0] == JobEnded("a")
+        told: list[str] = []
+        for _ in range(3):
+            told += [one.job_id for one in town[WORKER].heard(PrefillDone)]
+            town.turn()
+        assert (told[0], told[-1]) == ("another", "a")
+
+
+def test_blocks_whose_worker_is_gone_are_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = ProcessId(Role.WORKER, 9)
+    with around(monkeypatch) as town:
+        town[QUEUE].send(run("a", worker=gone.index))
+        town[QUEUE].read()
+        town.engine.prefill_side.end("a~1")
+        town.turn()
         assert town.engine.prefill_side.released == ["a~1"]
         assert town[QUEUE].read()[0] == JobEnded("a")
 
