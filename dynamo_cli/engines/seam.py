@@ -154,7 +154,7 @@ class DecodeSide(Protocol):
         """Requests that have given their first token in this engine since the last call."""
 
     def take_unneeded(self) -> list[str]:
-        """Transfers whose blocks this engine does not need any more, since the last call."""
+        """Requests that do not need the blocks of their transfers any more, since the last call."""
 
     def stats(
         self, *, placements: Mapping[str, int], fallbacks: Mapping[str, int], away: int, kept: int

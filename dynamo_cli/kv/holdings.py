@@ -172,11 +172,18 @@ class Holdings:
         if (above := self._blocks.get(block.parent)) is not None:
             above.children -= 1
         if not block.published:
-            self._orphans[block.parent].remove(name)
+            self._forget_orphan(name, block.parent)
             return
         self._withdraw(name)
         if block.children:
             self._hide_below(name)
+
+    def _forget_orphan(self, name: int, parent: int) -> None:
+        """Note that a block which waits for this parent has left the cache."""
+        waiting = self._orphans[parent]
+        waiting.remove(name)
+        if not waiting:  # the parent may never come
+            del self._orphans[parent]
 
     def clear(self) -> None:
         """Apply an engine's event AllBlocksCleared."""

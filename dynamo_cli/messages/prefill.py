@@ -12,7 +12,7 @@ class PushJob(Message, frozen=True):
     """Prefill this prompt; answered by `PrefillDone` (prefill worker) or `JobFailed` (queue).
 
     Attributes:
-        job_id: unique; also the id of the transfer of its KV blocks.
+        job_id: unique among the jobs of all decode workers.
         prompt_tokens: length of the prompt.
         skip_tokens: leading tokens that need not be computed, as far as the decode worker knows.
         holder: index of the prefill worker that has most of the prompt cached; at first, only this
@@ -129,7 +129,8 @@ class PrefillDone(Message, frozen=True):
 
     Attributes:
         prefill_worker: index of the prefill worker that holds them.
-        params: kv_transfer_params for the decode engine, as JSON.
+        params: kv_transfer_params for the decode engine, as JSON; with the `transfer_id` of the
+            blocks if the decode worker must release them.
         leased_ns: when the prefill worker got the job, on the monotonic clock.
         prefilled_ns: when its last block was computed.
     """
@@ -142,9 +143,10 @@ class PrefillDone(Message, frozen=True):
 
 
 class ReleaseTransfers(Message, frozen=True):
-    """The decode worker does not need the KV blocks of these jobs any more: they can be freed."""
+    """The decode worker does not need the KV blocks of these transfers any more: they can be
+    freed."""
 
-    job_ids: list[str]
+    transfer_ids: list[str]
 
 
 # -- decode worker -> processor ------------------------------------------------------------------

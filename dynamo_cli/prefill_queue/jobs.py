@@ -108,6 +108,20 @@ class QueueLimits:
     affinity_ns: int = 100 * MS_NS
 
 
+@dataclass(slots=True)
+class Room:
+    """What a prefill worker can still take.
+
+    Attributes:
+        jobs, tokens: largest number of jobs, and of the prompt tokens to compute for them.
+        machine: number of the machine that it runs on.
+    """
+
+    jobs: int
+    tokens: int
+    machine: int = 0
+
+
 class Returned(NamedTuple):
     """A leased job waits again.
 

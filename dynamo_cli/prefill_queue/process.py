@@ -6,7 +6,6 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from dynamo_cli.config import PrefillQueueConfig
 from dynamo_cli.host.proctitle import set_title
@@ -33,6 +32,7 @@ from dynamo_cli.prefill_queue.jobs import (
     JobOutcome,
     JobReason,
     QueueLimits,
+    Room,
 )
 from dynamo_cli.prefill_queue.state import PrefillQueue
 from dynamo_cli.topology import FRONTEND, ProcessId, Role
@@ -50,15 +50,6 @@ def main(process: ProcessId, config: PrefillQueueConfig, control: socket.socket)
     Queue(process, config, control).run()
 
 
-@dataclass(slots=True)
-class _Room:
-    """What a prefill worker can still take, from its last `PullJobs`, and its machine."""
-
-    jobs: int
-    tokens: int
-    machine: int = 0
-
-
 class Queue:
     """The process of the prefill queue: a `PrefillQueue` and its links.
 
@@ -74,7 +65,8 @@ class Queue:
         self._alarm_ns = round(config.alarm_s * SECOND_NS)
         self._within = config.within_machine
         self._queue: PrefillQueue[PushJob] = PrefillQueue(QueueLimits())
-        self._rooms: dict[int, _Room] = {}
+        self._rooms: dict[int, Room] = {}  # from the last `PullJobs` of each prefill worker
+        self._pulled_ns: dict[int, int] = {}  # when that came
         self._newcomers: set[int] = set()
         self._switchboard = Switchboard(control, self)
         self._decoder = Decoder(ToPrefillQueue)
@@ -105,16 +97,29 @@ class Queue:
 
     def _lease(self, now_ns: int) -> None:
         """Lease to every prefill worker the jobs that it has room for."""
-        for holder, room in self._rooms.items():
-            for job in self._queue.lease(holder, room.jobs, room.tokens, now_ns, room.machine):
-                peer = ProcessId(Role.PREFILL_WORKER, holder)
-                self._switchboard.send(peer, RunJob(job.worker, job.payload))
-                room.jobs -= 1
-                room.tokens -= job.prompt_tokens
+        self._forget_silent(now_ns)
+        for holder, job in self._queue.share(self._rooms, now_ns):
+            peer = ProcessId(Role.PREFILL_WORKER, holder)
+            self._switchboard.send(peer, RunJob(job.worker, job.payload))
         if not self._rooms:
             self._tell(self._queue.no_holders())
         elif self._within:
             self._tell(self._queue.only_on({room.machine for room in self._rooms.values()}))
+
+    def _forget_silent(self, now_ns: int) -> None:
+        """Count no longer on prefill workers that stand still; they count again when they pull.
+
+        A pull renews leases. So without one for as long as a lease lasts, all leases of a prefill
+        worker have expired, and those of further jobs would too.
+        """
+        limit_ns = now_ns - self._queue.limits.lease_ns
+        for holder in [one for one, then_ns in self._pulled_ns.items() if then_ns < limit_ns]:
+            self._forget_room(holder)
+
+    def _forget_room(self, holder: int) -> None:
+        self._rooms.pop(holder, None)
+        self._pulled_ns.pop(holder, None)
+        self._newcomers.discard(holder)
 
     def _tell(self, outcomes: Iterable[JobOutcome]) -> None:
         for outcome in outcomes:
@@ -184,8 +189,9 @@ class Queue:
             case PullJobs() as room:
                 if peer.index not in self._rooms:
                     self._newcomers.add(peer.index)
-                self._rooms[peer.index] = _Room(room.jobs, room.tokens, room.machine)
-                self._tell(self._queue.renew(peer.index, room.held, time.monotonic_ns()))
+                now_ns = self._pulled_ns[peer.index] = time.monotonic_ns()
+                self._rooms[peer.index] = Room(room.jobs, room.tokens, room.machine)
+                self._tell(self._queue.renew(peer.index, room.held, now_ns))
             case JobEnded(job_id, ""):
                 self._queue.acknowledge(job_id, peer.index)
             case JobEnded(job_id, failed):
@@ -237,8 +243,7 @@ class Queue:
             case Role.WORKER:
                 self._tell(self._queue.worker_gone(peer.index))
             case Role.PREFILL_WORKER:
-                self._rooms.pop(peer.index, None)
-                self._newcomers.discard(peer.index)
+                self._forget_room(peer.index)
                 self._tell(self._queue.holder_gone(peer.index))
         self._changed = True
 

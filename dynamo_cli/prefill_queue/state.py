@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic
 
@@ -30,6 +30,7 @@ from dynamo_cli.prefill_queue.jobs import (
     QueueLimits,
     QueueView,
     Returned,
+    Room,
     T,
     Taker,
 )
@@ -89,6 +90,7 @@ class PrefillQueue(Generic[T]):
         self._deadlines = LazyHeap()
         self._leases = LazyHeap()  # by the time when the lease expires
         self._held: dict[int, dict[str, _Entry[T]]] = {}
+        self._held_tokens: Counter[int] = Counter()  # by holder
         self._numbers = itertools.count()
         self._waiting_tokens = self._leased_tokens = 0
         self._waiting_on: Counter[int | None] = Counter()  # by machine
@@ -126,6 +128,31 @@ class PrefillQueue(Generic[T]):
         return _flat(self._drop(entry, JobReason.WORKER_GONE) for entry in gone)
 
     # -- prefill workers -----------------------------------------------------------------------
+
+    def share(self, rooms: Mapping[int, Room], now_ns: int) -> list[tuple[int, Job[T]]]:
+        """Lease the next jobs one by one, each to the prefill worker that has the fewest tokens to
+        compute among those that can take it. So none gets a second one while another is idle.
+
+        Args:
+            rooms: what each prefill worker can still take; what it gets is subtracted.
+            now_ns: current time.
+
+        Returns:
+            pairs of prefill worker and job.
+        """
+        leased: list[tuple[int, Job[T]]] = []
+        while (pair := self._share_one(rooms, now_ns)) is not None:
+            leased.append(pair)
+        return leased
+
+    def _share_one(self, rooms: Mapping[int, Room], now_ns: int) -> tuple[int, Job[T]] | None:
+        for holder in sorted(rooms, key=self._held_tokens.__getitem__):
+            room = rooms[holder]
+            for job in self.lease(holder, min(room.jobs, 1), room.tokens, now_ns, room.machine):
+                room.jobs -= 1
+                room.tokens -= job.prompt_tokens
+                return holder, job
+        return None
 
     def lease(
         self, holder: int, jobs: int, tokens: int, now_ns: int, machine: int = 0
@@ -299,6 +326,7 @@ class PrefillQueue(Generic[T]):
         self._held.setdefault(holder, {})[job.job_id] = entry
         self._leases.add(job.job_id, now_ns + self.limits.lease_ns, entry.number)
         self._leased_tokens += job.prompt_tokens
+        self._held_tokens[holder] += job.prompt_tokens
         self._note_wait(now_ns - job.put_ns)
 
     def _note_wait(self, wait_ns: int) -> None:
@@ -322,6 +350,7 @@ class PrefillQueue(Generic[T]):
         del self._held[holder][entry.job.job_id]
         self._leases.discard(entry.job.job_id)
         self._leased_tokens -= entry.job.prompt_tokens
+        self._held_tokens[holder] -= entry.job.prompt_tokens
         entry.holder = None
 
     def _break_off(self, entry: _Entry[T], reason: JobReason) -> Returned | FailedJob:

@@ -96,6 +96,7 @@ class RouterState:
             the decision, whose worker is None if no worker may ever take the request; None if it
             must wait for room or behind an older query: then `released` returns it later.
         """
+        self.ledger.end(query.request_id)  # an earlier answer, which the processor did not take
         asked = Waiting(
             not query.moved, query.priority, next(self._numbers), now_ns, processor, query
         )

@@ -66,7 +66,8 @@ class Handover:
         self._pushed = 0  # jobs since the last `QueueState`, which does not count them yet
         self._remote: RemotePrefills[Prepared] = RemotePrefills()
         self._asking: dict[str, Prepared] = {}  # requests that wait for the host cache's answer
-        self._sources: dict[str, int] = {}  # transfer -> the prefill worker that holds its blocks
+        # request that has blocks of a prefill worker -> this prefill worker, and the transfer
+        self._sources: dict[str, tuple[int, str]] = {}
         self._placements: Counter[str] = Counter()
 
     @property
@@ -194,7 +195,7 @@ class Handover:
             if self._asking.pop(request_id, None) is not None:
                 self._engine.forget_known(request_id)
             if self._remote.abort(request_id):
-                self._switchboard.send(QUEUE, CancelJob(request_id))
+                self._switchboard.owe(QUEUE, CancelJob(request_id))
         for request_id in request_ids:  # by now none of these requests waits as a sibling
             self._go_on(request_id)
 
@@ -226,7 +227,8 @@ class Handover:
         """Prefill locally what is late; release blocks that this engine does not need any more."""
         for prepared in self._remote.late(now_ns):
             self._start(prepared)
-        self._release(self._engine.take_unneeded())
+        unneeded = self._engine.take_unneeded()
+        self._release([self._sources.pop(one) for one in unneeded if one in self._sources])
 
     # -- messages ---------------------------------------------------------------------------
 
@@ -244,14 +246,20 @@ class Handover:
                 self._rule = PlacementRule(conditional, length, size)
 
     def _prefilled(self, done: PrefillDone) -> None:
-        """Start a request with the blocks of a prefill worker; release them if it is not away."""
+        """Start a request with the blocks of a prefill worker; release them if it is not away.
+
+        If the lease of a job expires, two prefill workers may compute its prompt. The request has
+        the blocks of the first one then.
+        """
         params = json.loads(done.params)
-        if "transfer_id" in params:  # other connectors than ours release blocks by themselves
-            self._sources[done.job_id] = done.prefill_worker
+        transfer = params.get("transfer_id")  # other connectors than ours release by themselves
         prepared = self._remote.done(done.job_id)
         if prepared is None:
-            self._release([done.job_id])
+            if transfer is not None:
+                self._release([(done.prefill_worker, transfer)])
             return
+        if transfer is not None:
+            self._sources[done.job_id] = done.prefill_worker, transfer
         told = PrefilledElsewhere(
             done.job_id, done.prefill_worker, prepared.pushed_ns, done.leased_ns, done.prefilled_ns
         )
@@ -274,11 +282,11 @@ class Handover:
         self.abort(lost)
         return lost
 
-    def _release(self, job_ids: list[str]) -> None:
+    def _release(self, transfers: list[tuple[int, str]]) -> None:
+        """Tell prefill workers, each given with a transfer, that its blocks are not needed."""
         by_source: dict[int, list[str]] = {}
-        for job_id in job_ids:
-            if (source := self._sources.pop(job_id, None)) is not None:
-                by_source.setdefault(source, []).append(job_id)
+        for source, transfer in transfers:
+            by_source.setdefault(source, []).append(transfer)
         for source, ids in by_source.items():
             peer = ProcessId(Role.PREFILL_WORKER, source)
             self._switchboard.owe(peer, ReleaseTransfers(ids))

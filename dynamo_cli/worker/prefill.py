@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from dynamo_cli.config import WorkerConfig
 from dynamo_cli.errors import InternalError, InvalidRequest
@@ -52,18 +55,25 @@ class _RunningJob:
     """A job in the engine.
 
     Attributes:
+        job_id: its name between the processes.
         worker: index of the decode worker that the job is for.
         tokens: prompt tokens to compute, without those that the decode worker has.
         since_ns: when the job came, on the monotonic clock.
     """
 
+    job_id: str
     worker: int
     tokens: int
     since_ns: int
 
 
 class PrefillWorker:
-    """A prefill worker's side towards the prefill queue and the decode workers."""
+    """A prefill worker's side towards the prefill queue and the decode workers.
+
+    In the engine, and as the id of the transfer of its blocks, each lease of a job has a name of
+    its own. A job whose lease has expired may be leased to this worker again, while the engine
+    still has copies of the first time to end.
+    """
 
     def __init__(self, equipment: Equipment) -> None:
         self._process = equipment.process
@@ -71,7 +81,8 @@ class PrefillWorker:
         self._engine = equipment.engine
         self._prefills = equipment.engine.prefill_side
         self._switchboard = equipment.switchboard
-        self._running: dict[str, _RunningJob] = {}
+        self._leases = itertools.count(1)
+        self._running: dict[str, _RunningJob] = {}  # by their names in the engine
         self._prefill_s: list[float] = []
         self._pull_due_s = self._report_due_s = 0.0
         self._enlisted = False
@@ -97,17 +108,18 @@ class PrefillWorker:
 
     def _notify(self) -> None:
         """Tell decode workers which prompts are computed, and the queue which jobs have ended."""
-        for job_id, params, failed in self._prefills.take_ended():
-            running = self._running.pop(job_id, None)
+        for name, params, failed in self._prefills.take_ended():
+            running = self._running.pop(name, None)
             if running is None:
-                self._prefills.release([job_id])  # it was dropped meanwhile
+                self._prefills.release([name])  # it was dropped meanwhile
                 continue
             now = time.monotonic_ns()
             self._prefill_s.append((now - running.since_ns) / SECOND_NS)
             peer = ProcessId(Role.WORKER, running.worker)
-            done = PrefillDone(job_id, self._process.index, params, running.since_ns, now)
-            if not failed and not self._switchboard.send(peer, done):
-                self._prefills.release([job_id])
+            job_id, prefill_worker = running.job_id, self._process.index
+            done = PrefillDone(job_id, prefill_worker, params, running.since_ns, now)
+            if not failed and not self._switchboard.owe(peer, done):
+                self._prefills.release([name])  # the decode worker is gone
             self._switchboard.owe(QUEUE, JobEnded(job_id, failed))
             self._pull_due_s = 0.0
 
@@ -132,7 +144,7 @@ class PrefillWorker:
         jobs, tokens = self._engine.batch_limits
         jobs -= len(self._running)
         tokens = BATCHES_AHEAD * tokens - sum(one.tokens for one in self._running.values())
-        held = list(self._running)
+        held = [one.job_id for one in self._running.values()]
         room = PullJobs(max(jobs, 0), max(tokens, 0), held, self._machine)
         self._switchboard.send(QUEUE, room)
         self._pull_due_s = now_s + PULL_INTERVAL_S
@@ -155,9 +167,10 @@ class PrefillWorker:
             case RunJob():
                 self._add(message)
             case DropJob(job_id):
-                self._drop(job_id)
-            case ReleaseTransfers(job_ids):
-                self._prefills.release(job_ids)
+                for name in [name for name, one in self._running.items() if one.job_id == job_id]:
+                    self._drop(name)
+            case ReleaseTransfers(transfer_ids):
+                self._prefills.release(transfer_ids)
 
     def _on_enlisted(self) -> None:
         """Report that this process is ready: from now on it gets jobs."""
@@ -170,26 +183,29 @@ class PrefillWorker:
         if self.operations.asleep:
             self._switchboard.owe(QUEUE, JobEnded(job.job_id, REFUSED))
             return
+        name = f"{job.job_id}~{next(self._leases)}"
         try:
-            self._prefills.add(job, message.worker)
+            self._prefills.add(msgspec.structs.replace(job, job_id=name), message.worker)
         except (InvalidRequest, InternalError) as error:
             logger.warning("the prefill job %s is refused: %s", job.job_id, error.message)
             self._switchboard.owe(QUEUE, JobEnded(job.job_id, REFUSED))
             return
         tokens = job.prompt_tokens - job.skip_tokens
-        self._running[job.job_id] = _RunningJob(message.worker, tokens, time.monotonic_ns())
+        now_ns = time.monotonic_ns()
+        self._running[name] = _RunningJob(job.job_id, message.worker, tokens, now_ns)
 
-    def _drop(self, job_id: str) -> None:
-        if self._running.pop(job_id, None) is not None:
-            self._engine.abort([job_id])
-            self._prefills.release([job_id])
-            self._pull_due_s = 0.0
+    def _drop(self, name: str) -> None:
+        """Forget a job, given by its name in the engine."""
+        del self._running[name]
+        self._engine.abort([name])
+        self._prefills.release([name])
+        self._pull_due_s = 0.0
 
     def _abort_all(self, _: str) -> None:
         """End all jobs as refused, so that the decode workers prefill these prompts themselves."""
-        for job_id in list(self._running):
-            self._drop(job_id)
-            self._switchboard.owe(QUEUE, JobEnded(job_id, REFUSED))
+        for name, one in list(self._running.items()):
+            self._drop(name)
+            self._switchboard.owe(QUEUE, JobEnded(one.job_id, REFUSED))
 
     # -- links -----------------------------------------------------------------------------
 
@@ -201,10 +217,10 @@ class PrefillWorker:
         """Drop the jobs of a prefill queue, or for a decode worker, that has ended."""
         match peer.role:
             case Role.PREFILL_QUEUE:
-                for job_id in list(self._running):
-                    self._drop(job_id)
+                for name in list(self._running):
+                    self._drop(name)
             case Role.WORKER:
                 self._prefills.owner_gone(peer.index)
-                mine = [rid for rid, one in self._running.items() if one.worker == peer.index]
-                for job_id in mine:
-                    self._drop(job_id)
+                mine = [name for name, one in self._running.items() if one.worker == peer.index]
+                for name in mine:
+                    self._drop(name)

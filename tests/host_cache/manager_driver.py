@@ -261,7 +261,7 @@ def a_request_that_fails_alone() -> Any:
     """Its worker gives the blocks back that were kept for it, and the engine others."""
     engine = object.__new__(VllmEngine)
     side = engine.decode_side = VllmDecodeSide(0, Any, Any, None)
-    side._handed_over = {"a": "of a", "b": "of b"}
+    side._handed_over = {"a", "b"}
     engine._failed = [(0, "a", InternalError("it cannot."))]
     failed = [name for _, name, _ in engine.take_failed()]
     return [failed, side.take_unneeded(), side.handed_over("b")]

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from xxhash import xxh3_64_intdigest
 
 from dynamo_cli.kv import hashes
+from dynamo_cli.kv.hashes import ROOT
 from dynamo_cli.kv.holdings import PARTIAL_BLOCK, UNKNOWN_PARENT, UNKNOWN_REMOVAL, Holdings
 from dynamo_cli.kv.index import PrefixIndex, bits, workers_of
 
@@ -113,6 +114,25 @@ def test_a_block_without_its_parent_waits_for_it() -> None:
     assert sorted(held.take().removed) == sorted(chain(1, 2, 3)[1:])
     held.store(["x2"], "x1", prompt(2))
     assert sorted(held.take().stored) == sorted(chain(1, 2, 3)[1:])
+
+
+@pytest.mark.parametrize("gone", ["the parent was never there", "the parent went first"])
+def test_of_blocks_whose_parent_does_not_come_nothing_is_left(gone: str) -> None:
+    """A host cache has such blocks whenever it had no slot for the beginning of a prompt."""
+    held = Holdings(BLOCK)
+    sizes = set()
+    for number in range(1, 50):
+        parent, child = 2 * number, 2 * number + 1
+        if gone == "the parent went first":
+            held.add(parent, parent, ROOT)
+        held.add(child, child, parent)
+        if gone == "the parent went first":
+            held.remove([parent])
+        held.remove([child])
+        sizes.add(sum(len(part) for part in (held._blocks, held._names, held._orphans)))
+        held.take()
+    assert sizes == {0}
+    assert not held.unknown
 
 
 def test_clearing_removes_all() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.models_api.conftest import BLOCK, Client
+from tests.support import adapter
 from tests.support.server import wait_until
 
 pytestmark = pytest.mark.engine
@@ -74,6 +75,24 @@ def test_a_name_can_become_another_adapter(client: Client, adapters: dict[str, P
         assert client.post(UNLOAD, {"lora_name": "it"}).status == 200
     assert [len(texts) for texts in said] == [1, 1]
     assert said[0] != said[1]
+
+
+def test_a_folder_can_become_another_adapter(client: Client, tmp_path: Path) -> None:
+    """A regression: the blocks of the first one were found for the second, which then answered
+    something that neither of them says."""
+    prompt = "the same folder " + PROMPT
+    said = []
+    for name, seed in (("it", 1), ("it", 2), ("that", 2)):
+        adapter.write(tmp_path, seed)
+        load = {"lora_name": name, "lora_path": str(tmp_path)}
+        assert client.post(LOAD, load).status == 200
+        answers = [client.complete(name, prompt) for _ in range(4)]
+        assert {answer.text for answer in answers} == {answers[0].text}
+        assert answers[0].cached_tokens == 0
+        assert answers[0].headers["X-Dynamo-Overlap-Blocks"] == "0"
+        said.append(answers[0].text)
+        assert client.post(UNLOAD, {"lora_name": name}).status == 200
+    assert said[0] != said[1] == said[2]
 
 
 def test_routing_keeps_prefixes_of_adapters_apart(client: Client, one: str) -> None:

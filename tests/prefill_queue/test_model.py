@@ -17,6 +17,7 @@ from dynamo_cli.prefill_queue.jobs import (
     QueueLimits,
     QueueView,
     Returned,
+    Room,
 )
 from dynamo_cli.prefill_queue.state import PrefillQueue
 
@@ -105,6 +106,24 @@ class QueueMachine(RuleBasedStateMachine):
         given = tokens + sum(job.prompt_tokens for job in expected)
         assert self.queue.lease(holder, jobs, given, self.now) == expected
         assert self.queue.take_waits() == [self.now - job.put_ns for job in expected]
+
+    @rule(tokens=st.integers(0, 20))
+    def share(self, tokens: int) -> None:
+        """Jobs go to those that may take them, and what each has to compute is counted right."""
+        held = Counter(dict.fromkeys(range(3), 0))
+        for one in self.known:
+            if one.holder is not None:
+                held[one.holder] += one.job.prompt_tokens
+        rooms = {holder: Room(2, tokens) for holder in range(3)}
+        for holder, job in self.queue.share(rooms, self.now):
+            one = self.find(job.job_id)
+            assert one is not None and one.holder is None
+            if one.reserved and self.now < job.put_ns + LIMITS.affinity_ns:
+                assert holder == job.holder
+            one.holder, one.expires = holder, self.now + LIMITS.lease_ns
+            held[holder] += job.prompt_tokens
+        assert self.queue._held_tokens == held
+        self.queue.take_waits()
 
     @rule(job_id=JOB_IDS, holder=HOLDERS)
     def acknowledge(self, job_id: str, holder: int) -> None:

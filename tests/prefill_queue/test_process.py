@@ -276,3 +276,44 @@ def test_where_blocks_travel_a_prefill_worker_of_the_same_machine_comes_first(
     now_ns += QueueLimits().affinity_ns + 1
     scene.turn()
     assert jobs_of(one) == ["near"]
+
+
+def test_prefill_workers_share_what_comes_at_once(scene: Scene) -> None:
+    """A regression: the first one got all that it had room for, while the second was idle."""
+    worker, one, two = (scene.peer(peer) for peer in (WORKER, ONE, TWO))
+    for free in (one, two):
+        free.send(PullJobs(9, ROOM, []))
+    scene.turn()
+    for job_id in "abcd":
+        worker.send(push(job_id))
+    scene.turn()
+    assert (jobs_of(one), jobs_of(two)) == (["a", "c"], ["b", "d"])
+
+
+def test_a_prefill_worker_that_stands_still_gets_no_more_jobs(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them would wait until its lease has expired, again and again."""
+    now_ns = time.monotonic_ns()
+    clock = SimpleNamespace(monotonic_ns=lambda: now_ns, monotonic=time.monotonic)
+    monkeypatch.setattr(process, "time", clock)
+    worker, one = scene.peer(WORKER), scene.peer(ONE)
+    one.send(PullJobs(9, ROOM, []))
+    worker.send(push("a"))
+    scene.turn()
+    assert jobs_of(one) == ["a"]
+    now_ns += QueueLimits().lease_ns + 1
+    scene.turn()
+    told = worker.take()
+    assert of(JobFailed, told) == [JobFailed("a", "no_prefill_worker")]
+    assert told[-1] == QueueState(0, 0)
+    assert of(DropJob, one.take()) == [DropJob("a")]
+    worker.send(push("b"))
+    scene.turn()
+    assert of(JobFailed, worker.take()) == [JobFailed("b", "no_prefill_worker")]
+    one.send(PullJobs(9, ROOM, []))  # it goes on
+    scene.turn()
+    assert worker.take()[-1] == QueueState(0, 1)
+    worker.send(push("c"))
+    scene.turn()
+    assert jobs_of(one) == ["c"]

@@ -15,6 +15,7 @@ from dynamo_cli.prefill_queue.jobs import (
     QueueLimits,
     QueueView,
     Returned,
+    Room,
 )
 from dynamo_cli.prefill_queue.state import MAX_WAITS, PrefillQueue
 
@@ -46,6 +47,18 @@ def names(jobs: list[Job[bytes]]) -> str:
 
 def lease(state: PrefillQueue[bytes], holder: int = 0, jobs: int = 9, now: int = 0) -> str:
     return names(state.lease(holder, jobs, ROOM, now))
+
+
+def test_each_job_goes_to_whom_has_the_fewest_tokens_to_compute() -> None:
+    tokens = {"a": 50, "b": 10, "c": 10, "d": 10, "e": 40, "f": 1}
+    state = queue(
+        *(job(name, prompt_tokens=count) for name, count in tokens.items()),
+        limits=QueueLimits(),
+    )
+    rooms = {0: Room(9, 100), 1: Room(2, 100), 2: Room(9, 15)}
+    shared = [(holder, one.job_id) for holder, one in state.share(rooms, 0)]
+    assert shared == [(0, "a"), (1, "b"), (2, "c"), (1, "d"), (0, "e"), (2, "f")]
+    assert [(room.jobs, room.tokens) for room in rooms.values()] == [(7, 10), (0, 80), (7, 4)]
 
 
 def test_the_life_of_a_job() -> None:

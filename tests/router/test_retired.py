@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dynamo_cli.messages.routing import Placed
 from tests.router.test_state import holding, place, query, ready, state
 
@@ -31,6 +33,25 @@ def test_without_any_other_worker_nobody_takes_a_request() -> None:
     router = state("least-loaded", workers=1)
     router.worker_retired(0)
     assert place(router, query("a", 1)) is None
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_request_that_is_asked_about_again_counts_once(workers: int) -> None:
+    """The router named a worker of which the processor knew before it that it is retired. Another
+    worker has no room, or there is none; then the processor refuses the request by itself."""
+    router = state("least-loaded", workers=2, seqs=1)
+    for full in "xy":
+        assert place(router, query(full, excluded=(0,))) == 1
+    if workers == 1:
+        router.worker_down(1)
+    running = set(router.ledger.entries)
+    assert place(router, query("a")) == 0
+    again = router.decide(0, query("a", excluded=(0,)), 0)
+    assert again is None or again.worker is None
+    if again is None:
+        router.end("a")  # the client leaves
+    assert not router.waiting_requests
+    assert set(router.ledger.entries) == running
 
 
 def test_what_processors_say_of_its_requests_is_taken() -> None:

@@ -333,7 +333,7 @@ def test_the_report_has_everything() -> None:
     assert (stats.active_requests, stats.prefill_blocks) == ({0: 1, 1: 0}, {0: 2, 1: 0})
     assert (stats.decode_blocks, stats.index_blocks) == ({0: 4, 1: 0}, {0: 2, 1: 0})
     assert (stats.index_entries, stats.event_blocks) == (2, {"stored": 2})
-    assert stats.decision_us == [0, 1, 0, 0, 0, 0, 0, 0, 1]
+    assert stats.decision_us == [0, 1, 0, 0, 0, 0, 0, 0, 0, 1]
     assert stats.decision_total_us == 9015
     assert stats.index_bytes > 0
 

@@ -23,6 +23,7 @@ from dynamo_cli.messages.prefill import (
 )
 from dynamo_cli.messages.request import AbortRequests, RequestRefused
 from dynamo_cli.messages.telemetry import WorkerStats
+from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.worker.away import DEADLINE_NS, LATE_NS
 from dynamo_cli.worker.decode import AWAY_TICK_S
 from dynamo_cli.worker.operations import ABORTED
@@ -328,6 +329,26 @@ def test_blocks_are_given_back_to_those_who_hold_them(monkeypatch: pytest.Monkey
         town[PROCESSOR].send(request("a"))
         town[PREFILL_WORKER].send(done("a"))
         assert counted(town).kept == 2  # its family, and who has its blocks
+        town.engine.decode_side.started = ["a"]
+        town.engine.decode_side.unneeded = ["a"]
+        town.turn()
+        assert town[PREFILL_WORKER].read() == [ReleaseTransfers(["a"])]
+        assert counted(town).kept == 0
+
+
+def test_blocks_of_two_prefill_workers_are_given_back_to_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The lease of the job expired, so that two have computed it: each keeps the blocks."""
+    slow = ProcessId(Role.PREFILL_WORKER, PREFILL_WORKER.index + 1)
+    with around(monkeypatch) as town:
+        town.link(slow)
+        town[PROCESSOR].send(request("a"))
+        town[PREFILL_WORKER].send(done("a"))
+        late = PrefillDone("a", slow.index, b'{"transfer_id": "a again"}', 5, 6)
+        town[slow].send(late)
+        assert town[slow].read() == [ReleaseTransfers(["a again"])]
+        assert town[PREFILL_WORKER].read() == []
         town.engine.decode_side.started = ["a"]
         town.engine.decode_side.unneeded = ["a"]
         town.turn()

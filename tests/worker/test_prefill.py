@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest
+from dynamo_cli.ipc.codec import encode
 from dynamo_cli.messages.admin import Operate, Operation
 from dynamo_cli.messages.lifecycle import Phase, PhaseChange
 from dynamo_cli.messages.prefill import (
@@ -76,13 +77,13 @@ def test_a_prefill_is_handed_over_before_the_engine_rests(
         leased_ns = town.clock.monotonic_ns()
         town[QUEUE].read()
         town.engine.events.clear()
-        town.engine.prefill_side.end("a")
+        town.engine.prefill_side.end("a~1")
         town.later(1.5)
-        assert town.engine.events[:3] == ["step", "hand over a", "rest"]
+        assert town.engine.events[:3] == ["step", "hand over a~1", "rest"]
         done = PrefillDone(
             "a",
             PREFILL_WORKER.index,
-            b'{"transfer_id": "a"}',
+            b'{"transfer_id": "a~1"}',
             leased_ns,
             town.clock.monotonic_ns(),
         )
@@ -93,30 +94,52 @@ def test_a_prefill_is_handed_over_before_the_engine_rests(
         assert (told.prefill_s, told.kept) == ([1.5], 0)
         town.later(REPORT_INTERVAL_S)
         assert town[FRONTEND].read()[-1].prefill_s == []  # each time is told once
-        town[WORKER].send(ReleaseTransfers(["a"]))
-        assert town.engine.prefill_side.released == ["a"]
+        town[WORKER].send(ReleaseTransfers(["a~1"]))
+        assert town.engine.prefill_side.released == ["a~1"]
 
 
 def test_a_prefill_that_failed_is_the_queues_to_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
     with around(monkeypatch) as town:
         town[QUEUE].send(run("a"))
         town[QUEUE].read()
-        town.engine.prefill_side.end("a", failed="no_room")
+        town.engine.prefill_side.end("a~1", failed="no_room")
         town.turn()
         assert town[WORKER].read() == []
         assert town[QUEUE].read()[0] == JobEnded("a", "no_room")
 
 
-def test_blocks_whose_worker_does_not_read_are_released(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_does_not_read_is_told_of_a_prefill_when_it_reads_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A regression: it waited for the prefill until half a minute was over."""
     with around(monkeypatch) as town:
         town[QUEUE].send(run("a"))
         town[QUEUE].read()
-        town.engine.prefill_side.end("a")
+        town[WORKER].read()
         link = town.process._switchboard.links[WORKER]
         with monkeypatch.context() as full:
-            full.setattr(link, "send", lambda *_, **__: False)
+            full.setattr("dynamo_cli.ipc.link.MAX_PENDING_BYTES", 0)
+            while link.send(encode(PrefillDone("another", 0, b"-" * 1000, 5, 6))):
+                pass
+            town.engine.prefill_side.end("a~1")
             town.turn()
-        assert town.engine.prefill_side.released == ["a"]
+        assert town.engine.prefill_side.released == []
+        assert town[QUEUE].read()[0] == JobEnded("a")
+        told: list[str] = []
+        for _ in range(3):
+            told += [one.job_id for one in town[WORKER].heard(PrefillDone)]
+            town.turn()
+        assert (told[0], told[-1]) == ("another", "a")
+
+
+def test_blocks_whose_worker_is_gone_are_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = ProcessId(Role.WORKER, 9)
+    with around(monkeypatch) as town:
+        town[QUEUE].send(run("a", worker=gone.index))
+        town[QUEUE].read()
+        town.engine.prefill_side.end("a~1")
+        town.turn()
+        assert town.engine.prefill_side.released == ["a~1"]
         assert town[QUEUE].read()[0] == JobEnded("a")
 
 
@@ -125,21 +148,45 @@ def test_a_job_that_is_dropped_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -
         town[QUEUE].send(run("a"))
         town[QUEUE].read()
         town[QUEUE].send(DropJob("a"))
-        assert "abort a" in town.engine.events
-        assert town.engine.prefill_side.released == ["a"]
+        assert "abort a~1" in town.engine.events
+        assert town.engine.prefill_side.released == ["a~1"]
         assert town[QUEUE].read() == [PullJobs(4, 400, [])]  # at once: there is room again
         town[QUEUE].send(DropJob("a"))
-        assert town.engine.prefill_side.released == ["a"]
+        assert town.engine.prefill_side.released == ["a~1"]
+
+
+def test_a_job_that_comes_again_is_another_one_in_the_engine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its lease has expired while this process stood still. The engine may still have copies of the
+    first time to end, by whose name it would take the second for the first."""
+    with around(monkeypatch) as town:
+        town[QUEUE].send(run("a"))
+        town[QUEUE].read()
+        town[QUEUE].send(DropJob("a"))
+        town[QUEUE].send(run("a"))
+        assert list(town.engine.running) == ["a~2"]
+        town.later(PULL_INTERVAL_S)
+        assert town[QUEUE].heard(PullJobs)[-1].held == ["a"]
+        town.engine.prefill_side.end("a~1")  # what is left of the first time
+        town.turn()
+        assert town[WORKER].read() == []
+        town.engine.prefill_side.end("a~2")
+        town.turn()
+        [done] = town[WORKER].read()
+        assert (done.job_id, done.params) == ("a", b'{"transfer_id": "a~2"}')
+        assert town[QUEUE].heard(JobEnded) == [JobEnded("a")]
+        assert town.engine.prefill_side.released == ["a~1", "a~1"]
 
 
 def test_a_prefill_that_ended_after_it_was_dropped_is_released(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with around(monkeypatch) as town:
-        town.engine.running["a"] = WORKER.index
-        town.engine.prefill_side.end("a")
+        town.engine.running["a~1"] = WORKER.index
+        town.engine.prefill_side.end("a~1")
         town.turn()
-        assert town.engine.prefill_side.released == ["a"]
+        assert town.engine.prefill_side.released == ["a~1"]
         assert town[WORKER].read() == []
         assert JobEnded("a") not in town[QUEUE].read()
 
@@ -150,7 +197,7 @@ def test_what_the_engine_does_not_take_goes_back(
 ) -> None:
     with around(monkeypatch) as town:
         town[QUEUE].read()
-        town.engine.refuses["a"] = error
+        town.engine.refuses["a~1"] = error
         with caplog.at_level(logging.WARNING):
             town[QUEUE].send(run("a"))
         assert town[QUEUE].read() == [JobEnded("a", REFUSED)]
@@ -165,7 +212,7 @@ def test_without_its_decode_worker_a_job_is_dropped(monkeypatch: pytest.MonkeyPa
         town[QUEUE].send(run("b", worker=OTHER_WORKER.index))
         town[WORKER].die()
         assert town.engine.prefill_side.owners_gone == [WORKER.index]
-        assert list(town.engine.running) == ["b"]
+        assert list(town.engine.running) == ["b~2"]
 
 
 def test_without_the_queue_all_jobs_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +222,7 @@ def test_without_the_queue_all_jobs_are_dropped(monkeypatch: pytest.MonkeyPatch)
             town[QUEUE].send(run(name))
         town[QUEUE].die()
         assert not town.engine.running
-        assert town.engine.prefill_side.released == ["a", "b"]
+        assert town.engine.prefill_side.released == ["a~1", "b~2"]
         town[QUEUE].link()
         assert town[QUEUE].read()[-1] == PullJobs(4, 400, [])
 
@@ -184,7 +231,7 @@ def test_jobs_stay_when_another_peer_is_gone(monkeypatch: pytest.MonkeyPatch) ->
     with around(monkeypatch) as town:
         town[QUEUE].send(run("a"))
         town[FRONTEND].die()
-        assert list(town.engine.running) == ["a"]
+        assert list(town.engine.running) == ["a~1"]
         assert town.engine.prefill_side.owners_gone == []
 
 
@@ -229,7 +276,7 @@ def test_sleep_that_waits_takes_no_further_jobs(monkeypatch: pytest.MonkeyPatch)
         town[FRONTEND].send(Operate(1, Operation.SLEEP, wait=True))
         town[QUEUE].send(run("b"))
         assert JobEnded("b", REFUSED) in town[QUEUE].read()
-        assert list(town.engine.running) == ["a"]
-        town.engine.prefill_side.end("a")
+        assert list(town.engine.running) == ["a~1"]
+        town.engine.prefill_side.end("a~1")
         town.turn()
         assert town.engine.asleep

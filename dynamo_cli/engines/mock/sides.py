@@ -102,7 +102,7 @@ class MockDecodeSide:
         return started
 
     def take_unneeded(self) -> list[str]:
-        """Transfers whose blocks this engine does not need any more, since the last call."""
+        """Requests that do not need the blocks of their transfers any more, since the last call."""
         taken, self._taken = self._taken, []
         return taken
 

@@ -7,7 +7,7 @@ from dynamo_cli.engines.mock.profile import Profile
 from dynamo_cli.engines.mock.request import SimRequest
 from dynamo_cli.lab.replay.worker import NS_PS, SimWorker
 from dynamo_cli.messages.routing import RoutingDecision
-from dynamo_cli.prefill_queue.jobs import FailedJob, Job, QueueLimits
+from dynamo_cli.prefill_queue.jobs import FailedJob, Job, QueueLimits, Room
 from dynamo_cli.prefill_queue.state import PrefillQueue
 from dynamo_cli.worker.away import DEADLINE_NS
 from dynamo_cli.worker.where_to_prefill import BATCHES_AHEAD, decide
@@ -85,23 +85,22 @@ class ReplayPrefill:
             for job_id in failed:
                 if running.pop(job_id, None) is not None:
                     worker.abort(job_id)
-        changed = []
-        for holder in sorted(range(len(self.workers)), key=lambda one: len(self._running[one])):
-            changed += self._pull(holder, now_ps)
-        return changed, failed
+        rooms = {holder: self._room(running) for holder, running in enumerate(self._running)}
+        changed: dict[int, SimWorker] = {}
+        for holder, job in self._queue.share(rooms, now_ps // NS_PS):
+            self._running[holder][job.job_id] = job.prompt_tokens
+            worker = self.workers[holder]
+            if worker.add(job.payload, now_ps):
+                changed[holder] = worker
+        for holder, running in enumerate(self._running):
+            self._queue.renew(holder, list(running), now_ps // NS_PS)
+        return list(changed.values()), failed
 
-    def _pull(self, holder: int, now_ps: int) -> list[SimWorker]:
-        """Pull as much as `worker.prefill` does: a few batches ahead."""
-        running, worker = self._running[holder], self.workers[holder]
-        room = self._profile.max_num_seqs - len(running)
+    def _room(self, running: dict[str, int]) -> Room:
+        """As much as `worker.prefill` pulls: a few batches ahead."""
+        jobs = self._profile.max_num_seqs - len(running)
         tokens = BATCHES_AHEAD * self._profile.max_num_batched_tokens - sum(running.values())
-        changed = False
-        jobs = self._queue.lease(holder, max(room, 0), max(tokens, 0), now_ps // NS_PS)
-        for job in jobs:
-            running[job.job_id] = job.prompt_tokens
-            changed |= worker.add(job.payload, now_ps)
-        self._queue.renew(holder, list(running), now_ps // NS_PS)
-        return [worker] if changed else []
+        return Room(max(jobs, 0), max(tokens, 0))
 
     def ended(self, holder: int, request_id: str) -> int | None:
         """Note the end of a prefill; return the tokens to transfer, or None if it had failed."""

@@ -18,6 +18,7 @@ from dynamo_cli.config import EngineConfig
 from dynamo_cli.engines.cache_client import CacheClient
 from dynamo_cli.engines.vllm import refusals
 from dynamo_cli.engines.vllm.core import (
+    adapter_keys,
     build,
     chunks,
     events,
@@ -77,6 +78,7 @@ class VllmEngine:
             vllm_config = arguments.engine_config(arguments.parse(config), config)
             if kv_events:
                 events.enable(vllm_config)
+            adapter_keys.install()
             lora.install(vllm_config)
             ranks.install(vllm_config)
             resume.install(vllm_config)

@@ -55,8 +55,8 @@ class VllmDecodeSide:
         self._core = core
         self._intake = intake
         self._started: list[str] = []
-        # request -> the transfer that its blocks belong to; None if vLLM's own connector has them
-        self._handed_over: dict[str, str | None] = {}
+        # requests whose blocks come from a prefill worker
+        self._handed_over: set[str] = set()
         self._unneeded: list[str] = []
 
     def prepare(self, client: int, message: AddRequest) -> Prepared:
@@ -72,10 +72,10 @@ class VllmDecodeSide:
         if kv_transfer_params is None:
             self._intake.start(prepared)
             return
-        transfer = kv_transfer_params.get(TRANSFER)
-        self._handed_over[prepared.message.request_id] = transfer
+        self._handed_over.add(prepared.message.request_id)
         try:
-            self._intake.start(prepared, None if transfer else kv_transfer_params)
+            ours = TRANSFER in kv_transfer_params
+            self._intake.start(prepared, None if ours else kv_transfer_params)
         except DynamoError:
             self.forget([prepared.message.request_id])
             raise
@@ -124,8 +124,9 @@ class VllmDecodeSide:
     def forget(self, request_ids: Sequence[str]) -> None:
         """For the engine: note that these requests need no blocks of a prefill worker any more."""
         for request_id in request_ids:
-            if transfer := self._handed_over.pop(request_id, None):
-                self._unneeded.append(transfer)
+            if request_id in self._handed_over:
+                self._handed_over.remove(request_id)
+                self._unneeded.append(request_id)
 
     def take_started(self) -> list[str]:
         """Requests that have given their first token in this engine since the last call."""
@@ -133,7 +134,7 @@ class VllmDecodeSide:
         return started
 
     def take_unneeded(self) -> list[str]:
-        """Transfers whose blocks this engine does not need any more, since the last call."""
+        """Requests that do not need the blocks of their transfers any more, since the last call."""
         unneeded, self._unneeded = self._unneeded, []
         return unneeded
 

@@ -20,6 +20,7 @@ from vllm.v1.executor import Executor
 
 from dynamo_cli.config import EngineConfig, MigrationRule
 from dynamo_cli.engines.vllm import refusals, versions
+from dynamo_cli.engines.vllm.core import adapter_keys
 from dynamo_cli.engines.vllm.front import (
     adapters,
     anthropic,
@@ -380,6 +381,7 @@ def _build_llm(vllm_config: Any, client: RoutedClient) -> AsyncLLM:
     llm = AsyncLLM(
         vllm_config=vllm_config, executor_class=Executor, log_stats=False, log_requests=False
     )
+    adapter_keys.install()
     identity.install()
     resume.install(llm)
     return llm
