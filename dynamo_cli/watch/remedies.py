@@ -115,7 +115,7 @@ def of_absence(snapshot: Snapshot) -> str:
     wait = "clients should wait until GET /health answers with 200."
     if _has_lost_processes(snapshot):
         return joined([f"the server is not ready any more: {wait}", _LOG_NAMES_DEATHS])
-    return f"they came before the server was ready: {wait}"
+    return f"requests came before the server was ready: {wait}"
 
 
 def _has_lost_processes(snapshot: Snapshot) -> bool:

@@ -145,10 +145,12 @@ def _no_token(snapshot: Snapshot, past: Past) -> AlarmText | None:
         f"{queues.unstarted} requests have no first token yet, the oldest for "
         f"{queues.oldest_unstarted_s:.0f} s"
     )
-    elsewhere = "--first-token-timeout moves requests away from a worker that does not begin them."
     if 2 * queues.waiting >= queues.unstarted:
-        return text, f"{remedies.of_queues(snapshot)} {elsewhere}"
-    return text, f"the dashboard shows in which stage the time goes; {elsewhere}"
+        return text, remedies.of_queues(snapshot)
+    return text, (
+        "the dashboard shows in which stage the time goes; --first-token-timeout moves requests "
+        "away from a worker that does not begin them."
+    )
 
 
 def _busy(snapshot: Snapshot, past: Past) -> AlarmText | None:

@@ -44,7 +44,7 @@ from dynamo_cli.watch.decisions import CandidateView
 from dynamo_cli.watch.host_cache_schema import DiskCacheView, HostCacheShare, HostCacheView
 from dynamo_cli.watch.load_schema import ErrorsView, QueuesView, StageView
 from dynamo_cli.watch.moves import MoveStep
-from dynamo_cli.watch.schema import MovesView
+from dynamo_cli.watch.schema import AlarmView, MovesView
 from dynamo_cli.watch.stages import STAGES
 
 from .made import decision, snapshot
@@ -437,6 +437,18 @@ def test_errors_of_the_last_minute_are_on_the_overview_and_in_a_line_of_watch() 
     heads = printed.WATCH_HEAD.split()
     assert line[heads.index("wait")] == "61"
     assert (heads[-2], line[-2]) == ("err/m", "11"), "the same as in the header"
+
+
+def test_advice_that_several_alarms_have_is_drawn_once() -> None:
+    alarms = [AlarmView("saturated", "90 wait", "add workers."), AlarmView("old", "1 age", "wait.")]
+    alarms.append(AlarmView("growing queue", "it grows", "add workers."))
+    state = BoardState("http://h:1")
+    state.apply(msgspec.structs.replace(snapshot(), alarms=alarms), 0)
+    assert overview.attention(state.board(0)).plain.splitlines() == [
+        "⚠ saturated: 90 wait. → add workers.",
+        "⚠ old: 1 age. → wait.",
+        "⚠ growing queue: it grows. → as for saturated",
+    ]
 
 
 def test_a_wrong_request_of_a_client_is_told_and_is_no_error_of_the_server() -> None:
