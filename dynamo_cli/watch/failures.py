@@ -13,7 +13,7 @@ REFUSALS = (429, 503)
 """Statuses of a server that takes no (more) requests now."""
 
 MISTAKES_FROM, FAILURES_FROM = 400, 500
-REFUSED_KINDS = ("not_ready", "draining", "overloaded", "too_many_requests")
+REFUSED_KINDS = ("not_ready", "asleep", "draining", "overloaded", "too_many_requests")
 """Kinds of errors with these statuses that are about the server, and not about the request."""
 
 SLOW_READER = "slow_reader"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dynamo_cli.errors import (
+    Asleep,
     Draining,
     FirstTokenTimeout,
     LinkFull,
@@ -51,6 +52,7 @@ _OF_FAILURES = {
         "a process did not read in time what it was sent: see in the process table which one uses "
         "a whole core; --max-inflight bounds the load."
     ),
+    Asleep.code: "the engines were put to sleep: POST /sleep?mode=wait lets requests finish first.",
     Draining.code: (
         "the server was shut down before their answers were complete: --drain-timeout gives them "
         "more time."
@@ -66,6 +68,7 @@ _OF_RECORDS = {
 }
 
 _OF_REFUSALS = {
+    Asleep.code: "the engines sleep: POST /wake_up wakes them.",
     TooManyRequests.code: (
         "as many requests are in flight as --max-inflight allows: add workers, or raise it if "
         "clients would rather wait; clients should try again after the seconds that Retry-After "
@@ -108,8 +111,6 @@ def of_record(reasons: Iterable[str]) -> str:
 
 def of_absence(snapshot: Snapshot) -> str:
     """Say what helps when requests come while no process can take them."""
-    if snapshot.workers and all(worker.asleep for worker in snapshot.workers):
-        return "the engines sleep: POST /wake_up wakes them."
     if snapshot.serving:
         return f"for moments no process could take them: {_LOG_NAMES_DEATHS}"
     wait = "clients should wait until GET /health answers with 200."

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from dynamo_cli.errors import NotReady
+from dynamo_cli.errors import Asleep, NotReady
 from dynamo_cli.topology import Role
 from dynamo_cli.units import GIB, MIB
 from dynamo_cli.watch import remedies
@@ -129,6 +129,7 @@ def _refusing(snapshot: Snapshot, past: Past) -> AlarmText | None:
     errors = snapshot.recent_errors
     kinds = dict(errors.refused_kinds)
     if snapshot.serving:  # requests that came before that are no reason to do anything now
+        kinds.pop(Asleep.code, None)
         early = kinds.pop(NotReady.code, 0)
         if late := min(early, past.not_ready_while_serving):
             kinds[NotReady.code] = late

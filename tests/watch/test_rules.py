@@ -143,12 +143,10 @@ def test_requests_that_no_process_takes_while_the_server_serves_are_an_alarm() -
 
 
 def test_sleeping_engines_are_woken_and_lost_processes_explained() -> None:
-    asleep = [worker(0, asleep=True), worker(1, asleep=True)]
-    errors = ErrorsView(10, refused_kinds={"not_ready": 10})
-    sleeping = snapshot(recent_errors=errors, serving=False)
-    told = found("refusing", msgspec.structs.replace(sleeping, workers=asleep))
+    told = refused("asleep", serving=False)
     assert "/wake_up" in told
     assert "/health" not in told
+    assert not refused("asleep"), "they are awake again"
     lost = [msgspec.structs.replace(one, restarts=1) for one in snapshot().processes]
     told = refused("not_ready", serving=False, processes=lost)
     assert "not ready any more" in told
@@ -162,6 +160,7 @@ def test_sleeping_engines_are_woken_and_lost_processes_explained() -> None:
         ("first_token_timeout", "--first-token-timeout"),
         ("link_full", "whole core"),
         ("draining", "--drain-timeout"),
+        ("asleep", "mode=wait"),
         ("some bug", "internal error"),
     ],
 )

@@ -232,7 +232,7 @@ def _alarm(alarm: AlarmView, adviser: str) -> Text:
 def startup(board: Board, width: int) -> Text:
     """Draw every process with its phase, its seconds so far, and its last message."""
     if not board.processes:
-        return Text(board.link.reason or f"connecting to {board.link.url} …", FAINT)
+        return Text(f"connecting to {board.link.url} …", FAINT)
     lines = [clipped(Text(f"{'process':<17}{'phase':<18}{'seconds':>7}", FAINT), width)]
     lines += [clipped(_starting(process), width) for process in board.processes]
     return Text("\n").join(lines)
