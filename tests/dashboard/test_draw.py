@@ -626,6 +626,14 @@ def test_a_phase_has_a_glyph_and_a_word() -> None:
     assert {str(phase) for phase in Phase} >= {process.phase for process in board.processes}
 
 
+def test_why_there_is_no_connection_is_drawn_once() -> None:
+    state = BoardState("http://h:1")
+    state.apply(ConnectionChange(State.LOST, "connection refused"), 0)
+    board = state.board(0)
+    drawn = overview.startup(board, 80).plain + overview.attention(board).plain
+    assert drawn.count("connection refused") == 1
+
+
 def test_without_colour_everything_is_grey(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     svg = asyncio.run(draw(Scene("degraded", "overview", ()), (80, 24)))
