@@ -628,7 +628,7 @@ def test_a_phase_has_a_glyph_and_a_word() -> None:
 
 def test_why_there_is_no_connection_is_drawn_once() -> None:
     state = BoardState("http://h:1")
-    state.apply(ConnectionChange(State.LOST, "connection refused"), 0)
+    state.apply(ConnectionChange(State.LOST, reason="connection refused"), 0)
     board = state.board(0)
     drawn = overview.startup(board, 80).plain + overview.attention(board).plain
     assert drawn.count("connection refused") == 1
