@@ -16,6 +16,7 @@ DynamoError                     base
 |   `-- HeadTooLarge            431
 |-- Unavailable                 503, with Retry-After: nothing can serve right now
 |   |-- NotReady                still starting, or everything is down
+|   |-- Asleep                  every engine sleeps
 |   |-- Draining                shutting down
 |   |-- FirstTokenTimeout       no worker has begun to answer the request in time
 |   |-- Overloaded              as many connections, bodies or requests are open as may be
@@ -203,6 +204,12 @@ class NotReady(Unavailable):
     """The server is still starting, or no process of a kind is up."""
 
     code = "not_ready"
+
+
+class Asleep(Unavailable):
+    """Every engine sleeps, because ``POST /sleep`` was asked for."""
+
+    code = "asleep"
 
 
 class Draining(Unavailable):

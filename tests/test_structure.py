@@ -170,6 +170,12 @@ def test_workers_know_only_the_seam_of_engines() -> None:
             assert known <= {"dynamo_cli.engines.vllm.options.environment.select_devices"}, name
 
 
+def test_no_process_logs_what_is_not_shown_by_default() -> None:
+    """Lines of children below WARNING are not in the log unless ``--log-level`` asks for them."""
+    logs = re.compile(r"logger\.info\(|logger\.log\(")
+    assert [str(path) for path in layout.ROOT.rglob("*.py") if logs.search(path.read_text())] == []
+
+
 def test_pure_modules_do_no_io() -> None:
     for name, tree in layout.modules().items():
         if name.startswith(PURE):

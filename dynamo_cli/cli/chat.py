@@ -25,7 +25,7 @@ INTERRUPTED = 130
 DEFAULT_MODEL = "demo"
 HELP = """\
 /new           forget the conversation
-/system TEXT   begin a new one, with this system prompt; without a text: with none
+/system TEXT   begin a new one with this system prompt; without text, with none
 /help          this
 /quit, Ctrl-D  leave
 Ctrl-C stops an answer.\

@@ -164,10 +164,13 @@ class Frontend:
 
     @vital.callback
     def _look(self) -> None:
-        """Make a snapshot, whoever asks for one: alarms need to know how long something lasts."""
+        """Make a snapshot, whoever asks for one: alarms need to know how long something lasts.
+
+        The end of an alarm has the level of its begin, so that both are seen or none.
+        """
         if not self._stopped.is_set():
             for news in self._episodes.news(self._snapshot()):
-                logger.log(logging.WARNING if news.begins else logging.INFO, "%s", news.text)
+                logger.warning("%s", news)
             asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
     async def _listen(self, inherited: Sequence[socket.socket]) -> None:
@@ -240,7 +243,7 @@ class Frontend:
         if self._told_asleep:
             logger.warning("every worker is %s; until then requests get 503", ASLEEP)
         else:
-            logger.info("awake: requests are served again")
+            logger.warning("awake: requests are served again")
 
     # -- switchboard handler ---------------------------------------------------------------
 

@@ -59,7 +59,7 @@ class DiskTier:
         self._wake_by(self._file.wake)
         self.disk.opened()
         if not self._file.direct:
-            logger.info("the disk cache goes through the page cache: direct I/O is not possible")
+            logger.warning("the disk cache goes through the page cache: direct I/O is not possible")
 
     def _off(self, reason: str) -> None:
         self.disk.off = reason

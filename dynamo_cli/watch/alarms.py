@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from dynamo_cli.config import KV_POLICY
 from dynamo_cli.messages.lifecycle import Phase, ProcessState
 from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import RouterStats
 from dynamo_cli.topology import Role
 from dynamo_cli.units import SECOND_NS
+from dynamo_cli.watch import remedies
 from dynamo_cli.watch.gpus import GpuReport, Xids
 from dynamo_cli.watch.host_cache_schema import HostCacheView
 from dynamo_cli.watch.moves import NOT_MOVED_MEMORY_S
@@ -28,6 +30,23 @@ SKEW_PATIENCE_S = 5
 SKEW_LEAST_REQUESTS = 5
 """Load is skewed if a worker has this many requests more than the mean of the others, and at least
 twice that mean."""
+
+SKEW_ADVICE = {
+    KV_POLICY: (
+        "they share a prefix or a session that it has cached; a lower --kv-overlap-weight or "
+        "--router least-loaded spreads them."
+    ),
+    "least-loaded": (
+        "the others could take none for a while, or it is slower than they are: see which worker "
+        "differs on the overview, and whether one was started again."
+    ),
+}
+"""What helps against skewed load, by policy."""
+
+SKEW_ADVICE_BLIND = (
+    "it is slower than the others or has longer requests, and this policy does not look at load: "
+    "--router least-loaded or kv does."
+)
 
 RESTART_ADVICE = "the log says how it ended, and what became of its requests."
 KILLED_ADVICE = " If nobody sent SIGKILL, the kernel did, because memory ran out."
@@ -67,6 +86,7 @@ class Watch:
         self._why: dict[str, str] = {}
         self._skewed_since_ns: int | None = None
         self._active: dict[int, int] = {}
+        self._policy = ""
         self._refused = 0
         self._recently_refused = WindowSum(REFUSED_MEMORY_S)
 
@@ -79,7 +99,7 @@ class Watch:
 
     def router(self, stats: RouterStats, now_ns: int) -> None:
         """Take the router's statistics."""
-        self._active = stats.active_requests
+        self._active, self._policy = stats.active_requests, stats.policy
         if not _is_skewed(list(stats.active_requests.values())):
             self._skewed_since_ns = None
         elif self._skewed_since_ns is None:
@@ -97,7 +117,7 @@ class Watch:
         if (since := self._skewed_since_ns) is not None:
             held_s = (now_ns - since) / SECOND_NS
             if held_s >= SKEW_PATIENCE_S:
-                found.append(AlarmView("skew", *_skew(self._active, held_s)))
+                found.append(AlarmView("skew", *_skew(self._active, held_s, self._policy)))
         restarted = [
             _restart(state.name, state.restarts, self._why.get(state.name, ""), age_s)
             for state in self._table
@@ -128,13 +148,19 @@ def silence(workers: list[int], engines: dict[int, EngineReady]) -> AlarmView:
     )
 
 
-def old_jobs(view: PrefillView) -> AlarmView:
-    """Make the alarm for a prefill queue whose oldest job has waited too long."""
-    return AlarmView(
-        "old prefill jobs",
-        f"the oldest of {view.depth_jobs} prefill jobs has waited for {view.oldest_age_s:.1f} s",
-        "add prefill workers, or send only long prompts to them (--conditional-disagg).",
-    )
+def old_jobs(view: PrefillView, table: Sequence[ProcessState]) -> AlarmView:
+    """Make the alarm for a prefill queue whose oldest job has waited too long.
+
+    Args:
+        view: the queue.
+        table: all processes.
+    """
+    text = f"the oldest of {view.depth_jobs} prefill jobs has waited for {view.oldest_age_s:.1f} s"
+    takers = [state for state in table if state.role is Role.PREFILL_WORKER]
+    if any(state.phase == Phase.READY for state in takers):
+        return AlarmView("old prefill jobs", text, remedies.OF_PREFILL_QUEUE)
+    advice = "no prefill worker is ready; the log says why they ended."
+    return AlarmView("old prefill jobs", text, advice)
 
 
 def no_router(table: Sequence[ProcessState], unrouted: int) -> AlarmView | None:
@@ -247,14 +273,13 @@ def _is_skewed(active: list[int]) -> bool:
     return most - others >= SKEW_LEAST_REQUESTS and most >= 2 * others
 
 
-def _skew(active: dict[int, int], held_s: float) -> AlarmText:
+def _skew(active: dict[int, int], held_s: float, policy: str) -> AlarmText:
     worker = max(active, key=active.__getitem__)
-    return (
+    text = (
         f"worker {worker} has {active[worker]} of {sum(active.values())} active requests, "
-        f"for {held_s:.0f} s",
-        "they share a prefix or a session that it has cached; a lower --kv-overlap-weight or "
-        "--router least-loaded spreads them.",
+        f"for {held_s:.0f} s"
     )
+    return text, SKEW_ADVICE.get(policy, SKEW_ADVICE_BLIND)
 
 
 def _restart(name: str, count: int, why: str, age_s: float) -> str:
@@ -266,5 +291,6 @@ def _restart(name: str, count: int, why: str, age_s: float) -> str:
 def _refusal(refused: int) -> AlarmText:
     return (
         f"full links refused {refused} messages in the last minute",
-        "their readers cannot keep up; try more --processors, or a bound with --max-inflight.",
+        "their readers cannot keep up: see in the process table which one uses a whole core. More "
+        "--processors help if it is one of them, and --max-inflight bounds the load.",
     )

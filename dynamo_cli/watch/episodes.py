@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from dynamo_cli.watch.schema import AlarmView, Snapshot
 
 AWAY_S = 30.0
 """An alarm that comes back within this time is still the same episode, seconds. Load comes in
 waves, and an alarm at its threshold would fill the log."""
-
-
-class News(NamedTuple):
-    """What is to be logged.
-
-    Attributes:
-        text: one line.
-        begins: whether an alarm was raised; else one is over.
-    """
-
-    text: str
-    begins: bool
 
 
 @dataclass(slots=True)
@@ -36,22 +23,20 @@ class Episodes:
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], _Episode] = {}
 
-    def news(self, snapshot: Snapshot) -> list[News]:
-        """Look at a snapshot; return which alarms are new in it, and which are over since then."""
+    def news(self, snapshot: Snapshot) -> list[str]:
+        """Look at a snapshot; return a line for each alarm that is new in it or is over."""
         now_s, found = snapshot.uptime_s, []
         for alarm in snapshot.alarms:
             if (known := self._known.get(_key(alarm))) is not None:
                 known.seen_s = now_s
                 continue
             self._known[_key(alarm)] = _Episode(now_s, now_s)
-            found.append(News(f"alarm ({_name(*_key(alarm))}): {alarm.text}; {alarm.advice}", True))
+            found.append(f"alarm ({_name(*_key(alarm))}): {alarm.text}; {alarm.advice}")
         for key, episode in list(self._known.items()):
             if now_s - episode.seen_s >= AWAY_S:
                 del self._known[key]
                 lasted_s = episode.seen_s - episode.began_s
-                found.append(
-                    News(f"alarm is over ({_name(*key)}): it lasted {lasted_s:.0f} s", False)
-                )
+                found.append(f"alarm is over ({_name(*key)}): it lasted {lasted_s:.0f} s")
         return found
 
 

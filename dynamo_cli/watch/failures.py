@@ -13,23 +13,23 @@ REFUSALS = (429, 503)
 """Statuses of a server that takes no (more) requests now."""
 
 MISTAKES_FROM, FAILURES_FROM = 400, 500
-REFUSED_KINDS = ("not_ready", "draining", "overloaded", "too_many_requests")
+REFUSED_KINDS = ("not_ready", "asleep", "draining", "overloaded", "too_many_requests")
 """Kinds of errors with these statuses that are about the server, and not about the request."""
 
 SLOW_READER = "slow_reader"
 """Kind of an answer that was ended because its client did not read it."""
 
 NO_KIND = "other"
+FAILED, REFUSED, MISTAKEN = "failed", "refused", "mistaken"
 
 
 class FailureLog:
-    """Counts the requests of the last `WINDOW_S` seconds, and their errors by kind."""
+    """Counts the requests of the last `WINDOW_S` seconds, and their errors by class and kind."""
 
     def __init__(self) -> None:
         self._requests = WindowSum(WINDOW_S)
-        self._classes = {name: WindowSum(WINDOW_S) for name in ("failed", "refused", "mistaken")}
         self._left = WindowSum(WINDOW_S)
-        self._kinds: dict[str, WindowSum] = {}
+        self._errors: dict[tuple[str, str], WindowSum] = {}
 
     def ended(self, status: int, error: str, now_ns: int) -> None:
         """Note the end of a request; `error` is the kind of its failure, empty if it has none."""
@@ -37,16 +37,27 @@ class FailureLog:
         if status == CLIENT_CLOSED:
             self._left.add(1, now_ns)
         if found := class_of(status, error):
-            self._classes[found].add(1, now_ns)
-            self._kinds.setdefault(error or NO_KIND, WindowSum(WINDOW_S)).add(1, now_ns)
+            seen = self._errors.setdefault((found, error or NO_KIND), WindowSum(WINDOW_S))
+            seen.add(1, now_ns)
 
     def view(self, now_ns: int) -> ErrorsView:
         """Return what is known of the last minute."""
-        kinds = Counter({kind: int(seen.total(now_ns)) for kind, seen in self._kinds.items()})
-        counts = {name: int(seen.total(now_ns)) for name, seen in self._classes.items()}
-        known = {kind: count for kind, count in kinds.most_common() if count}
-        requests, left = (int(one.total(now_ns)) for one in (self._requests, self._left))
-        return ErrorsView(requests, kinds=known, left=left, **counts)
+        by_class = {name: Counter[str]() for name in (FAILED, REFUSED, MISTAKEN)}
+        kinds = Counter[str]()
+        for (name, kind), seen in self._errors.items():
+            if count := int(seen.total(now_ns)):
+                by_class[name][kind] = count
+                kinds[kind] += count
+        return ErrorsView(
+            requests=int(self._requests.total(now_ns)),
+            failed=by_class[FAILED].total(),
+            refused=by_class[REFUSED].total(),
+            mistaken=by_class[MISTAKEN].total(),
+            kinds=dict(kinds.most_common()),
+            left=int(self._left.total(now_ns)),
+            failed_kinds=dict(by_class[FAILED].most_common()),
+            refused_kinds=dict(by_class[REFUSED].most_common()),
+        )
 
 
 def class_of(status: int, error: str) -> str:
@@ -57,7 +68,7 @@ def class_of(status: int, error: str) -> str:
     if status == CLIENT_CLOSED or (status < MISTAKES_FROM and not error):
         return ""
     if status in REFUSALS and error in REFUSED_KINDS:
-        return "refused"
+        return REFUSED
     if MISTAKES_FROM <= status < FAILURES_FROM or error == SLOW_READER:
-        return "mistaken"
-    return "failed"
+        return MISTAKEN
+    return FAILED

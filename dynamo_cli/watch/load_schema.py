@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+QUEUE_FULL, WRITE_FAILED = "queue_full", "write_failed"
+"""Why requests are not recorded: the thread that writes is too far behind, or cannot write."""
+
 
 class QueuesView(msgspec.Struct, frozen=True):
     """Number of requests that wait at each box of the picture.
@@ -68,6 +71,7 @@ class ErrorsView(msgspec.Struct, frozen=True):
         mistaken: requests that the client has to correct: other statuses from 400 on.
         kinds: number of all of these by kind of error, the most frequent first.
         left: requests whose client closed the connection before the end of the answer.
+        failed_kinds, refused_kinds: number of these by kind of error, the most frequent first.
     """
 
     requests: int = 0
@@ -76,6 +80,8 @@ class ErrorsView(msgspec.Struct, frozen=True):
     mistaken: int = 0
     kinds: dict[str, int] = {}
     left: int = 0
+    failed_kinds: dict[str, int] = {}
+    refused_kinds: dict[str, int] = {}
 
     @property
     def of_server(self) -> int:

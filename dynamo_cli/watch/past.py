@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
+from dynamo_cli.errors import NotReady
 from dynamo_cli.watch.schema import Snapshot
 
 SPAN_S = 30.0
@@ -21,6 +23,8 @@ class Look:
         preemptions: preemptions of all engines since the start.
         unrecorded: requests that could not be recorded since the start.
         unwritten: lines of the log that could not be written since the start.
+        serving: whether requests could be served.
+        not_ready: requests since the start that came while no process could take them.
     """
 
     at_s: float
@@ -28,6 +32,8 @@ class Look:
     preemptions: int
     unrecorded: int
     unwritten: int = 0
+    serving: bool = True
+    not_ready: int = 0
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> Look:
@@ -38,6 +44,8 @@ class Look:
             sum(worker.preemptions for worker in snapshot.workers),
             sum(snapshot.host.unrecorded.values()),
             snapshot.unwritten_log_lines,
+            snapshot.serving,
+            snapshot.errors.get(NotReady.code, 0),
         )
 
 
@@ -70,6 +78,13 @@ class Past:
     def unwritten(self) -> int:
         """Number of lines of the log that could not be written in this time."""
         return max(self._looks[-1].unwritten - self._looks[0].unwritten, 0)
+
+    @property
+    def not_ready_while_serving(self) -> int:
+        """Number of requests that came while no process could take them although the server has
+        served all the time since."""
+        looks = list(takewhile(lambda look: look.serving, reversed(self._looks)))
+        return max(looks[0].not_ready - looks[-1].not_ready, 0) if looks else 0
 
     def growth_per_s(self, seconds: float = 10.0) -> float:
         """Return by how many waiting requests more there were each second of the last ones."""

@@ -6,11 +6,13 @@ reasons in a table. Rules look at one snapshot a second, and at a few figures of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from dynamo_cli.errors import Asleep, NotReady
 from dynamo_cli.topology import Role
 from dynamo_cli.units import GIB, MIB
+from dynamo_cli.watch import remedies
 from dynamo_cli.watch.load_schema import ErrorsView
 from dynamo_cli.watch.past import SPAN_S, Past
 from dynamo_cli.watch.schema import ProcessView, Snapshot
@@ -44,25 +46,6 @@ LEAST_DISK_BYTES = GIB
 _SINGLE = (Role.FRONTEND, Role.PROCESSOR, Role.ROUTER, Role.PREFILL_QUEUE, Role.HOST_CACHE)
 """Processes that work in one thread. Engines are busy whenever they have requests."""
 
-MORE_WORKERS = (
-    "the engines cannot keep up: add workers (--workers), or set --max-inflight so that clients "
-    "get 429 at once instead of waiting."
-)
-_REMEDIES = {
-    "frontend": (
-        "the processors take requests too slowly: add --processors if cores are free; else set "
-        "--max-inflight so that clients get 429 at once."
-    ),
-    "processors": (
-        "templates and tokenizers take all their time: add --processors if cores are free; else "
-        "set --max-inflight so that clients get 429 at once."
-    ),
-    "prefill queue": (
-        "add prefill workers (--prefill-workers), or send only long prompts to them "
-        "(--conditional-disagg)."
-    ),
-}
-
 
 class AlarmRule(NamedTuple):
     """A rule.
@@ -89,13 +72,7 @@ def _saturated(snapshot: Snapshot, past: Past) -> AlarmText | None:
         f"{queues.waiting} requests wait ({where}), the oldest for "
         f"{queues.oldest_unstarted_s:.0f} s{grows}"
     )
-    return text, remedy(snapshot)
-
-
-def remedy(snapshot: Snapshot) -> str:
-    """Say what helps against the longest queue."""
-    boxes = snapshot.queues.boxes
-    return _REMEDIES.get(max(boxes, key=boxes.__getitem__), MORE_WORKERS)
+    return text, remedies.of_queues(snapshot)
 
 
 def _growing(snapshot: Snapshot, past: Past) -> AlarmText | None:
@@ -106,7 +83,7 @@ def _growing(snapshot: Snapshot, past: Past) -> AlarmText | None:
         return None
     text = f"the number of waiting requests has only grown for {SPAN_S:.0f} s, "
     text += f"from {first[0]} to {last[-1]}"
-    return text, MORE_WORKERS
+    return text, remedies.of_queues(snapshot)
 
 
 def _kv_full(snapshot: Snapshot, past: Past) -> AlarmText | None:
@@ -118,44 +95,47 @@ def _kv_full(snapshot: Snapshot, past: Past) -> AlarmText | None:
     preempts = past.preempted >= PREEMPTIONS
     if not full and not preempts:
         return None
-    parts = []
+    parts, advice = [], ""
     if full:
         names = f"worker{'s' if len(full) > 1 else ''} {', '.join(map(str, full))}"
         parts.append(f"the KV cache of {names} is full while requests wait")
     if preempts:
         parts.append(f"{past.preempted} requests were preempted in {SPAN_S:.0f} s")
+        advice = "requests that are preempted are computed again: lower --max-num-seqs, "
     return "; ".join(parts), (
-        "requests that are preempted are computed again: lower --max-num-seqs, give engines more "
-        "memory (--gpu-memory-utilization, --kv-cache-memory-bytes), or add workers."
+        f"{advice}give engines more memory (--gpu-memory-utilization, --kv-cache-memory-bytes), "
+        "or add workers."
     )
 
 
-def _share(count: int, errors: ErrorsView, name: str) -> str | None:
+def _share(kinds: Mapping[str, int], errors: ErrorsView, name: str) -> str | None:
     """Say how many requests of the last minute failed or were refused."""
+    count = sum(kinds.values())
     if count < ERRORS or count < ERROR_SHARE * errors.requests:
         return None
-    kinds = ", ".join(f"{kind} {number}" for kind, number in errors.kinds.items())
-    return f"{count} of {errors.requests} requests of the last minute {name}; all errors: {kinds}"
+    told = ", ".join(f"{kind} {number}" for kind, number in kinds.items())
+    return f"{count} of {errors.requests} requests of the last minute {name} ({told})"
 
 
 def _failing(snapshot: Snapshot, past: Past) -> AlarmText | None:
     errors = snapshot.recent_errors
-    if (text := _share(errors.failed, errors, "failed")) is None:
+    if (text := _share(errors.failed_kinds, errors, "failed")) is None:
         return None
-    return text, (
-        "the log names each death and each internal error; GET /dynamo/timeline has the requests "
-        "with their errors."
-    )
+    helps = remedies.of_failures(errors.failed_kinds)
+    return text, f"{helps} GET /dynamo/timeline has the requests with their errors."
 
 
 def _refusing(snapshot: Snapshot, past: Past) -> AlarmText | None:
     errors = snapshot.recent_errors
-    if (text := _share(errors.refused, errors, "were refused")) is None:
+    kinds = dict(errors.refused_kinds)
+    if snapshot.serving:  # requests that came before that are no reason to do anything now
+        kinds.pop(Asleep.code, None)
+        early = kinds.pop(NotReady.code, 0)
+        if late := min(early, past.not_ready_while_serving):
+            kinds[NotReady.code] = late
+    if (text := _share(kinds, errors, "were refused")) is None:
         return None
-    return text, (
-        "add workers, or raise --max-inflight if clients would rather wait; clients should try "
-        "again after the seconds that Retry-After says."
-    )
+    return text, remedies.of_refusals(snapshot, kinds)
 
 
 def _no_token(snapshot: Snapshot, past: Past) -> AlarmText | None:
@@ -166,6 +146,8 @@ def _no_token(snapshot: Snapshot, past: Past) -> AlarmText | None:
         f"{queues.unstarted} requests have no first token yet, the oldest for "
         f"{queues.oldest_unstarted_s:.0f} s"
     )
+    if 2 * queues.waiting >= queues.unstarted:
+        return text, remedies.of_queues(snapshot)
     return text, (
         "the dashboard shows in which stage the time goes; --first-token-timeout moves requests "
         "away from a worker that does not begin them."
@@ -178,12 +160,14 @@ def _busy(snapshot: Snapshot, past: Past) -> AlarmText | None:
         return None
     names = ", ".join(one.name for one in busy)
     text = f"{names} {'use a whole core each' if len(busy) > 1 else 'uses a whole core'}"
-    if any(one.role == Role.PROCESSOR for one in busy):
-        return text, "add --processors, if cores are free."
-    return text, (
-        "one process does this for the whole server: send longer or fewer requests, or put a "
+    more = ["add --processors, if cores are free."]
+    single = [
+        "one process does this for the whole server: send shorter or fewer requests, or put a "
         "second server beside it."
-    )
+    ]
+    processors = [one for one in busy if one.role == Role.PROCESSOR]
+    advice = more * bool(processors) + single * (len(processors) < len(busy))
+    return text, remedies.joined(advice)
 
 
 def _starved(snapshot: Snapshot, past: Past) -> AlarmText | None:
@@ -215,15 +199,15 @@ def _memory(snapshot: Snapshot, past: Past) -> AlarmText | None:
 
 
 def _record(snapshot: Snapshot, past: Past) -> AlarmText | None:
-    host, advice = snapshot.host, "free room on its disk, or record to another one (--record)."
+    host = snapshot.host
     if lost := past.unrecorded:
-        reasons = ", ".join(f"{why} {count}" for why, count in host.unrecorded.items())
-        text = f"{lost} requests were not recorded in the last {SPAN_S:.0f} s (in all: {reasons})"
-        return text, advice
+        told = ", ".join(f"{why} {count}" for why, count in host.unrecorded.items())
+        text = f"{lost} requests were not recorded in the last {SPAN_S:.0f} s (in all: {told})"
+        return text, remedies.of_record(host.unrecorded)
     total, free = host.record_total_bytes, host.record_free_bytes
     if total is None or free is None or free >= min(LEAST_DISK_BYTES, LEAST_SHARE * total):
         return None
-    return f"the disk of the record has {free // MIB} MiB left", advice
+    return f"the disk of the record has {free // MIB} MiB left", remedies.FULL_DISK
 
 
 def _log(snapshot: Snapshot, past: Past) -> AlarmText | None:

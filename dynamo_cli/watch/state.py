@@ -309,7 +309,7 @@ class TreeState:
         if (away := no_router(self._table.processes, unrouted)) is not None:
             found.append(away)
         if prefill is not None and prefill.alarm:
-            found.append(old_jobs(prefill))
+            found.append(old_jobs(prefill, self._table.processes))
         if lost := self._meter.moves.recently_lost(now_ns):
             found.append(no_place(lost))
         found += of_host_cache(host_cache)

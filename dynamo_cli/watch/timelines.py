@@ -25,7 +25,7 @@ FIRST_ERROR = 400
 class RequestState(StrEnum):
     """How far a request is, as far as the frontend knows."""
 
-    PREPARING = "preparing"
+    UNPLACED = "unplaced"
     """No worker was chosen yet: the processor prepares it, or it waits at the router."""
 
     PREFILL = "prefill"
@@ -220,7 +220,7 @@ def running(
     known = decision if decision is not None and decision.worker is not None else None
     routed = record.worker is not None or known is not None
     begun = begun or tokens > 0 or record.first_byte_ns > 0
-    waiting = RequestState.PREFILL if routed else RequestState.PREPARING
+    waiting = RequestState.PREFILL if routed else RequestState.UNPLACED
     stages = {"arrival": 0.0}
     if known is not None:
         stages["routed"] = _since(record, known.decided_ns)

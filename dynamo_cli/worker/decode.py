@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from dynamo_cli.config import WorkerConfig
-from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest, Unavailable
+from dynamo_cli.errors import Asleep, DynamoError, InternalError, InvalidRequest
 from dynamo_cli.messages.admin import Operated
 from dynamo_cli.messages.flows import ToWorker
 from dynamo_cli.messages.lifecycle import Phase, PhaseChange
@@ -194,7 +194,7 @@ class DecodeWorker:
 
     def _add(self, peer: ProcessId, message: AddRequest) -> None:
         if self.operations.asleep:
-            self._fail(peer, message.request_id, Unavailable(ASLEEP))
+            self._fail(peer, message.request_id, Asleep(ASLEEP))
         else:
             self._admission.put(peer.index, message)
 
@@ -220,7 +220,7 @@ class DecodeWorker:
         for peer in list(self._switchboard.links):
             if peer.role is Role.PROCESSOR:
                 for request_id in self._abort_client(peer.index):
-                    self._fail(peer, request_id, Unavailable(why))
+                    self._fail(peer, request_id, Asleep(why))
 
     def _abort_client(self, client: int) -> list[str]:
         """Forget every request of a processor, and return their ids."""

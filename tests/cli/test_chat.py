@@ -192,3 +192,7 @@ def test_an_answer_may_take_longer_than_the_connection(monkeypatch: pytest.Monke
         *_, end = Server(fake.url).answer({"model": "first", "messages": [], "max_tokens": 1})
     assert isinstance(end, Took)
     assert end.reason == "length"
+
+
+def test_no_line_of_the_help_is_broken_in_a_narrow_terminal() -> None:
+    assert max(map(len, chat.HELP.splitlines())) <= 80

@@ -159,7 +159,7 @@ def request(number: int) -> TimelineView:
 def running(number: int) -> TimelineView:
     """A request that runs, in one of the three states."""
     plain = request(number)
-    state = ("preparing", "prefill", "decode")[number % 3]
+    state = ("unplaced", "prefill", "decode")[number % 3]
     begun = state == "decode"
     return msgspec.structs.replace(
         plain,
@@ -167,8 +167,8 @@ def running(number: int) -> TimelineView:
         status=0,
         error="",
         finish_reason="",
-        worker=None if state == "preparing" else number % WORKERS,
-        prompt_tokens=0 if state == "preparing" else plain.prompt_tokens,
+        worker=None if state == "unplaced" else number % WORKERS,
+        prompt_tokens=0 if state == "unplaced" else plain.prompt_tokens,
         output_tokens=40 if begun else 0,
         cached_tokens=0,
         age_s=60.0 - number + 0.75,

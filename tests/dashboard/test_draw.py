@@ -44,7 +44,7 @@ from dynamo_cli.watch.decisions import CandidateView
 from dynamo_cli.watch.host_cache_schema import DiskCacheView, HostCacheShare, HostCacheView
 from dynamo_cli.watch.load_schema import ErrorsView, QueuesView, StageView
 from dynamo_cli.watch.moves import MoveStep
-from dynamo_cli.watch.schema import MovesView
+from dynamo_cli.watch.schema import AlarmView, MovesView
 from dynamo_cli.watch.stages import STAGES
 
 from .made import decision, snapshot
@@ -439,6 +439,18 @@ def test_errors_of_the_last_minute_are_on_the_overview_and_in_a_line_of_watch() 
     assert (heads[-2], line[-2]) == ("err/m", "11"), "the same as in the header"
 
 
+def test_advice_that_several_alarms_have_is_drawn_once() -> None:
+    alarms = [AlarmView("saturated", "90 wait", "add workers."), AlarmView("old", "1 age", "wait.")]
+    alarms.append(AlarmView("growing queue", "it grows", "add workers."))
+    state = BoardState("http://h:1")
+    state.apply(msgspec.structs.replace(snapshot(), alarms=alarms), 0)
+    assert overview.attention(state.board(0)).plain.splitlines() == [
+        "⚠ saturated: 90 wait. → add workers.",
+        "⚠ old: 1 age. → wait.",
+        "⚠ growing queue: it grows. → as for saturated",
+    ]
+
+
 def test_a_wrong_request_of_a_client_is_told_and_is_no_error_of_the_server() -> None:
     state = BoardState("http://h:1")
     state.apply(snapshot(recent_errors=ErrorsView(9, 0, 0, 4, {"NotFoundError": 4})), 0)
@@ -612,6 +624,14 @@ def test_a_phase_has_a_glyph_and_a_word() -> None:
     assert "● ready" in text
     assert "○ " in text
     assert {str(phase) for phase in Phase} >= {process.phase for process in board.processes}
+
+
+def test_why_there_is_no_connection_is_drawn_once() -> None:
+    state = BoardState("http://h:1")
+    state.apply(ConnectionChange(State.LOST, reason="connection refused"), 0)
+    board = state.board(0)
+    drawn = overview.startup(board, 80).plain + overview.attention(board).plain
+    assert drawn.count("connection refused") == 1
 
 
 def test_without_colour_everything_is_grey(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,11 +31,13 @@ def test_asleep_is_not_healthy_until_somebody_wakes_it_up() -> None:
             assert (await asked)[0] == 200
             while ASLEEP not in stage.log:
                 await asyncio.sleep(0.005)
-            stage.expected_log = stage.log
             worker.send(stats(asleep=False))
             while (await stage.get("/health"))[0] != 200:
                 await asyncio.sleep(0.005)
             assert "dynamo_llm_serving 1.0" in (await stage.get("/metrics"))[2]
+            while "awake: " not in stage.log:
+                await asyncio.sleep(0.005)
+            stage.expected_log = stage.log
 
     asyncio.run(scenario())
 

@@ -38,7 +38,7 @@ def test_only_overload_is_told_and_only_once(caplog: pytest.LogCaptureFixture) -
         for kind in ("", "not_ready", "draining", *CAUSES, *CAUSES):
             log.failed(kind)
 
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.WARNING):
         asyncio.run(scenario())
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "--max-inflight" in caplog.text
@@ -52,7 +52,7 @@ def test_the_end_of_an_episode_is_told_when_it_was_quiet_for_long_enough(
     monkeypatch.setattr(overload, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
     log = OverloadLog()
     monkeypatch.setattr(log, "_wait", waits.append)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.WARNING):
         log.failed("overloaded")
         now_s[0] += 12
         log.failed("overloaded")
@@ -63,7 +63,7 @@ def test_the_end_of_an_episode_is_told_when_it_was_quiet_for_long_enough(
         log._look()
     assert waits == [QUIET_S, 12.0]
     assert caplog.records[-1].message.startswith("not overloaded any more: 2 requests")
-    assert caplog.records[-1].levelname == "INFO"
+    assert caplog.records[-1].levelname == "WARNING"
 
 
 def test_it_hears_of_requests_and_of_connections(monkeypatch: pytest.MonkeyPatch) -> None:

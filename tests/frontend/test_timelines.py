@@ -70,7 +70,7 @@ def test_a_running_request_is_told_with_its_state_and_its_tokens() -> None:
             submit, client = await stage.stream()
             name = f"?request_id={submit.api_id}"
             (before,) = await timelines(stage, f"{name}&state=running")
-            assert (before["state"], before["worker"], before["status"]) == ("preparing", None, 0)
+            assert (before["state"], before["worker"], before["status"]) == ("unplaced", None, 0)
             assert await timelines(stage, name) == []
             stage.processor.send(chunks(submit, b"data: x\n\n"))
             await client.chunk()
@@ -139,7 +139,7 @@ def test_a_whole_answer_is_shown_as_begun_when_its_processor_says_so() -> None:
             asked = asyncio.create_task(stage.post(headers={"X-Request-ID": "whole"}))
             submit = await stage.processor.take(Submit)
             (one,) = await timelines(stage, "?state=running")
-            assert one["state"] == "preparing"
+            assert one["state"] == "unplaced"
             stage.processor.send(ProcessorStats(0, 0, begun=(submit.request_id,)))
             while one["state"] != "decode":
                 (one,) = await timelines(stage, "?state=running")

@@ -28,7 +28,9 @@ def test_a_sleeping_engine_says_so_and_wakes_up(client: Client) -> None:
     assert client.get("/is_sleeping").body["is_sleeping"]
     refused = client.complete("tiny", "hello")
     assert refused.status == 503
+    assert refused.body["error"]["code"] == "asleep"
     assert "POST /wake_up" in refused.body["error"]["message"]
+    assert client.get("/dynamo/snapshot").body["recent_errors"]["refused_kinds"] == {"asleep": 1}
     assert client.post("/wake_up").body == {"status": "awake", "tags": None}
     assert client.get("/health").status == 200
     assert client.complete("tiny", "hello").status == 200

@@ -46,12 +46,17 @@ class Load(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """A server, its load, what happens to it, and for how long it is recorded."""
+    """A server, its load, what happens to it, and for how long it is recorded.
+
+    Attributes:
+        ready: whether the recording begins when the server is ready, not when it starts.
+    """
 
     args: tuple[str, ...]
     load: Load
     seconds: float = 20.0
     trouble: Trouble | None = None
+    ready: bool = True
 
 
 async def send(session: aiohttp.ClientSession, url: str, text: str, tokens: int) -> None:
@@ -85,8 +90,9 @@ async def listen(server: Server, seconds: float) -> list[Any]:
     seen, end = [], time.monotonic() + seconds
     async with aiohttp.ClientSession() as session:
         while time.monotonic() < end:
-            async with session.get(f"{server.url}/dynamo/snapshot") as answer:
-                seen.append(await answer.json())
+            with suppress(aiohttp.ClientConnectionError):  # it does not listen yet
+                async with session.get(f"{server.url}/dynamo/snapshot") as answer:
+                    seen.append(await answer.json())
             await asyncio.sleep(1.0)
     return seen
 
@@ -132,6 +138,7 @@ SCENES = {
     "refusals": Scene(
         (*SIMULATED, "--workers", "2", *NARROW, "--max-inflight", "8"), Load(10.0, 60, 200), 15.0
     ),
+    "early": Scene((*SIMULATED, "--workers", "2"), Load(20.0, 60, 10), 40.0, ready=False),
     "tokenizer": Scene(
         (*SIMULATED, "--workers", "4", "--processors", "1"),
         Load(20.0, 10_000, 5, 60.0),
@@ -148,7 +155,7 @@ SCENES = {
 
 
 async def record(scene: Scene) -> list[Any]:
-    with Server(*scene.args) as server:
+    with Server(*scene.args, ready=scene.ready) as server:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(keep_up(server, scene.load))]
             if scene.trouble is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dynamo_cli.messages.lifecycle import Phase, ProcessState, ProcessTable
+from dynamo_cli.messages.prefill import PrefillQueueStats
 from dynamo_cli.messages.routing import RouterStats
 from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.topology import Role
@@ -22,8 +23,8 @@ def alarms(tree: TreeState, at_s: float, refused: int = 0) -> list[AlarmView]:
     return tree.snapshot(int(at_s * SECOND_NS), {}, refused).alarms
 
 
-def ledger(*active: int) -> RouterStats:
-    return RouterStats("kv", {}, dict(enumerate(active)), 0)
+def ledger(*active: int, policy: str = "kv") -> RouterStats:
+    return RouterStats(policy, {}, dict(enumerate(active)), 0)
 
 
 def worker_state(phase: Phase, restarts: int, started_s: int, reason: str = "") -> ProcessState:
@@ -61,6 +62,36 @@ def test_a_skew_names_the_worker_and_what_to_do() -> None:
     (alarm,) = alarms(state, 7)
     assert alarm.text == "worker 1 has 9 of 10 active requests, for 7 s"
     assert "--kv-overlap-weight" in alarm.advice
+
+
+@pytest.mark.parametrize(
+    ("policy", "helps"),
+    [
+        ("kv", "--kv-overlap-weight"),
+        ("least-loaded", "started again"),
+        ("random", "--router least-loaded or kv"),
+        ("round-robin", "--router least-loaded or kv"),
+    ],
+)
+def test_what_helps_against_a_skew_depends_on_the_policy(policy: str, helps: str) -> None:
+    state = tree()
+    state.apply(ledger(1, 9, policy=policy), 0)
+    (alarm,) = alarms(state, 7)
+    assert helps in alarm.advice
+
+
+@pytest.mark.parametrize(
+    ("phase", "helps"), [(Phase.READY, "--prefill-workers"), (Phase.BACKOFF, "the log says why")]
+)
+def test_more_prefill_workers_do_not_help_where_none_is_up(phase: Phase, helps: str) -> None:
+    state = tree()
+    role = Role.PREFILL_WORKER
+    table = [ProcessState("prefill worker 0", role, 0, phase, "", 1, 0, 0, 0)]
+    state.apply(ProcessTable(table, True, ""), 0)
+    state.apply(PrefillQueueStats(2, 900, 1, 400, 9.5, True, 7, {}, {}, {}, [], 0), 0)
+    (alarm,) = alarms(state, 1)
+    assert alarm.text == "the oldest of 2 prefill jobs has waited for 9.5 s"
+    assert helps in alarm.advice
 
 
 def test_a_restart_is_told_with_its_reason_for_ten_minutes() -> None:

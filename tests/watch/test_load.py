@@ -124,9 +124,19 @@ def test_errors_are_of_the_last_minute_by_kind() -> None:
         log.ended(status, error, SECOND_NS)
     log.ended(429, "too_many_requests", 40 * SECOND_NS)
     kinds = {"NotFoundError": 2, "other": 1, "too_many_requests": 1}
-    assert log.view(41 * SECOND_NS) == ErrorsView(5, 1, 1, 2, kinds)
+    refused = {"too_many_requests": 1}
+    assert log.view(41 * SECOND_NS) == ErrorsView(5, 1, 1, 2, kinds, 0, {"other": 1}, refused)
     assert next(iter(log.view(41 * SECOND_NS).kinds)) == "NotFoundError"
-    assert log.view(70 * SECOND_NS) == ErrorsView(1, 0, 1, 0, {"too_many_requests": 1})
+    assert log.view(70 * SECOND_NS) == ErrorsView(1, 0, 1, 0, refused, refused_kinds=refused)
+
+
+def test_a_kind_that_was_refused_and_failed_counts_in_both_classes() -> None:
+    log = FailureLog()
+    for status in (503, 200, 503):  # 200: its answer had begun
+        log.ended(status, "not_ready", SECOND_NS)
+    seen = log.view(SECOND_NS)
+    assert (seen.kinds, seen.failed_kinds) == ({"not_ready": 3}, {"not_ready": 1})
+    assert seen.refused_kinds == {"not_ready": 2}
 
 
 def test_clients_that_left_are_counted_apart_from_errors() -> None:

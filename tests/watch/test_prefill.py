@@ -64,10 +64,3 @@ def test_workers_add_up_over_lives() -> None:
     assert (view(tree).copies, view(tree).nbytes) == ({"save": 8}, {"save": 800})
     assert view(tree).copy_s == {"save": 1.0}
     assert view(tree).placements["remote:always"] == 4
-
-
-def test_an_alarm_says_what_to_do() -> None:
-    tree = tree_of(queue(alarm=True, oldest_age_s=7.25))
-    (warning,) = tree.snapshot(0, {}, 0).warnings
-    assert "oldest of 2 prefill jobs has waited for 7.2 s" in warning
-    assert "--conditional-disagg" in warning

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from dynamo_cli.watch.judge import Judge
+from dynamo_cli.watch.judge import CLEAR_S, Judge
 from dynamo_cli.watch.rules import RULES
 from dynamo_cli.watch.schema import Snapshot
 
@@ -65,11 +65,23 @@ def changed(seen: list[Snapshot], part: str, **fields: Any) -> list[Snapshot]:
         ),
         ("deaths", {"errors"}),
         ("refusals", {"refusing"}),
+        ("early", {"refusing"}),
         ("tokenizer", {"saturated", "no first token", "busy process"}),
     ],
 )
 def test_a_run_raises_what_it_should(name: str, raised: set[str]) -> None:
     assert kinds(snapshots(name)) == raised
+
+
+def test_clients_that_were_early_are_no_alarm_any_more_when_the_server_is_ready() -> None:
+    seen = judged(snapshots("early"))
+    raised = [alarm for one in seen for alarm in one.alarms]
+    assert all("before the server was ready" in alarm.advice for alarm in raised)
+    ready_s = next(one.uptime_s for one in seen if one.serving)
+    later = [one for one in seen if one.uptime_s > ready_s + CLEAR_S]
+    assert len(later) > 20
+    assert all(one.recent_errors.refused_kinds for one in later)
+    assert not any(one.alarms for one in later)
 
 
 def test_a_full_host_and_a_full_disk_are_told() -> None:

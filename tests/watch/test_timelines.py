@@ -93,8 +93,8 @@ def routed(worker: int | None) -> RoutingDecision:
 @pytest.mark.parametrize(
     ("decision", "tokens", "begun", "state", "worker"),
     [
-        (None, 0, False, RequestState.PREPARING, None),
-        (routed(None), 0, False, RequestState.PREPARING, None),
+        (None, 0, False, RequestState.UNPLACED, None),
+        (routed(None), 0, False, RequestState.UNPLACED, None),
         (routed(2), 0, False, RequestState.PREFILL, 2),
         (routed(2), 0, True, RequestState.DECODE, 2),
         (routed(2), 7, False, RequestState.DECODE, 2),

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest, Unavailable
+from dynamo_cli.errors import Asleep, DynamoError, InternalError, InvalidRequest
 from dynamo_cli.messages.admin import Operate, Operated, Operation
 from dynamo_cli.messages.request import (
     AbortRequests,
@@ -180,7 +180,7 @@ def test_an_engine_that_sleeps_refuses_requests(monkeypatch: pytest.MonkeyPatch)
     with Around(monkeypatch, PROCESSOR, FRONTEND) as around:
         around[FRONTEND].send(Operate(1, Operation.SLEEP))
         around[PROCESSOR].send(request("a"))
-        refused = RequestRefused("a", ASLEEP, Unavailable.http_status)
+        refused = RequestRefused("a", ASLEEP, Asleep.http_status)
         assert around[PROCESSOR].read() == [refused]
         around[FRONTEND].send(Operate(2, Operation.WAKE_UP))
         around[PROCESSOR].send(request("b"))

@@ -55,7 +55,7 @@ ENDS = {
 }
 
 STATES = {
-    RequestState.PREPARING: "now: no worker was chosen yet",
+    RequestState.UNPLACED: "now: no worker was chosen yet",
     RequestState.PREFILL: "now: its worker has it, no token came yet",
     RequestState.DECODE: "now: its tokens come",
 }

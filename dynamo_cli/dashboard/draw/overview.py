@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 
 from rich.text import Text
 
@@ -126,8 +127,7 @@ def attention(board: Board) -> Text:
         lines.append(Text.assemble(("✗ ", BAD), (board.link.reason, BAD)))
     if board.stale_since_s is not None:
         lines.append(Text(f"✗ what is shown is from {show.clock(board.stale_since_s)}", BAD))
-    for alarm in board.snapshot.alarms if board.snapshot else []:
-        lines.append(_alarm(alarm))
+    lines += _alarms(board.snapshot.alarms if board.snapshot else [])
     lines += [Text.assemble(("◆ ", WARN), odd) for odd in board.odd]
     if board.snapshot is not None and board.snapshot.recent_errors.all:
         lines.append(_errors(board.snapshot.recent_errors))
@@ -214,16 +214,25 @@ def _counted(what: str, reasons: dict[str, int]) -> str:
     return f"{what}: {sum(reasons.values())} ({why})" if why else ""
 
 
-def _alarm(alarm: AlarmView) -> Text:
+def _alarms(alarms: Sequence[AlarmView]) -> list[Text]:
+    """Draw each alarm; advice that an alarm above has is not repeated."""
+    whose: dict[str, str] = {}
+    for alarm in alarms:
+        whose.setdefault(alarm.advice, alarm.kind)
+    return [_alarm(alarm, whose[alarm.advice]) for alarm in alarms]
+
+
+def _alarm(alarm: AlarmView, adviser: str) -> Text:
+    advice = alarm.advice if adviser == alarm.kind else f"as for {adviser}"
     return Text.assemble(
-        ("⚠ ", WARN), (alarm.kind, f"bold {WARN}"), f": {alarm.text}. ", ("→ ", FAINT), alarm.advice
+        ("⚠ ", WARN), (alarm.kind, f"bold {WARN}"), f": {alarm.text}. ", ("→ ", FAINT), advice
     )
 
 
 def startup(board: Board, width: int) -> Text:
     """Draw every process with its phase, its seconds so far, and its last message."""
     if not board.processes:
-        return Text(board.link.reason or f"connecting to {board.link.url} …", FAINT)
+        return Text(f"connecting to {board.link.url} …", FAINT)
     lines = [clipped(Text(f"{'process':<17}{'phase':<18}{'seconds':>7}", FAINT), width)]
     lines += [clipped(_starting(process), width) for process in board.processes]
     return Text("\n").join(lines)

@@ -55,8 +55,10 @@ def _idle(snapshot: Snapshot | None, one: Experiment) -> list[Text]:
             ("r", STRONG),
             " replays those of the last hour.",
         ),
-        Text("It runs beside this dashboard, in one process of the lowest priority (nice 19),"),
-        Text("with the policies used for serving and simulated engines. The server keeps serving."),
+        Text(
+            "It runs beside this dashboard, in one process of the lowest priority (nice 19), with "
+            "the policies used for serving and simulated engines. The server keeps serving."
+        ),
     ]
 
 

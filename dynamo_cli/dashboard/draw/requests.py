@@ -16,7 +16,7 @@ SLOW_S = 1.0
 """A request whose first token takes longer is called slow, and marked."""
 
 STATES = {
-    RequestState.PREPARING: ("○", "preparing", WARN),
+    RequestState.UNPLACED: ("○", "unplaced", WARN),
     RequestState.PREFILL: ("◐", "prefill", WARN),
     RequestState.DECODE: ("►", "decode", GOOD),
     RequestState.DONE: ("●", "done", FAINT),
@@ -24,7 +24,7 @@ STATES = {
     RequestState.LEFT: ("◌", "left", FAINT),
 }
 EXPLAINED = {
-    RequestState.PREPARING: "runs: no worker was chosen yet",
+    RequestState.UNPLACED: "runs: no worker was chosen yet",
     RequestState.PREFILL: "runs: its worker has it, its first token has not come",
     RequestState.DECODE: "runs: its tokens come",
     RequestState.DONE: "done",

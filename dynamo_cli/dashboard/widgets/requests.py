@@ -14,7 +14,7 @@ from dynamo_cli.dashboard.widgets.tab import Tab
 from dynamo_cli.dashboard.widgets.table import Table
 from dynamo_cli.watch.timelines import RequestState
 
-STATES = (RequestState.PREPARING, RequestState.PREFILL, RequestState.DECODE)
+STATES = (RequestState.UNPLACED, RequestState.PREFILL, RequestState.DECODE)
 
 
 class RequestsTab(Tab):

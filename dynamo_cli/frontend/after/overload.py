@@ -85,4 +85,4 @@ class OverloadLog:
         if rest_s > 0:
             self._wait(rest_s)
         else:
-            logger.info("%s", self._episode.end())
+            logger.warning("%s", self._episode.end())

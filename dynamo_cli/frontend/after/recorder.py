@@ -17,7 +17,7 @@ from dynamo_cli.host import oserrors, vital
 from dynamo_cli.messages.request import Prompt
 from dynamo_cli.messages.set_up import SetUp
 from dynamo_cli.units import MS_NS
-from dynamo_cli.watch.load_schema import HostView
+from dynamo_cli.watch.load_schema import QUEUE_FULL, WRITE_FAILED, HostView
 from dynamo_cli.watch.timelines import RequestRecord
 
 MOST_WAITING = 10_000
@@ -41,7 +41,6 @@ of a line that lies across."""
 
 NEWLINE = ord("\n")
 
-QUEUE_FULL, WRITE_FAILED = "queue_full", "write_failed"
 
 logger = logging.getLogger(__name__)
 

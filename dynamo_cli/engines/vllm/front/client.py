@@ -31,6 +31,7 @@ from dynamo_cli.engines.vllm.front.queries import Queries
 from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
 from dynamo_cli.engines.vllm.front.workers import ChosenWorker, Workers
 from dynamo_cli.errors import (
+    Asleep,
     DynamoError,
     InternalError,
     InvalidRequest,
@@ -180,17 +181,14 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         # The first class whose HTTP status (400, 413, 500, 503) is at least the one of the worker.
         refused = next(
             kind
-            for kind in (InvalidRequest, TooLarge, InternalError, Unavailable)
+            for kind in (InvalidRequest, TooLarge, InternalError, Asleep)
             if message.http_status <= kind.http_status
         )
         told = message.message
         if refused is InternalError:
             told += f" (request id {live.trace.api_id})"
         live.refused_by.add(live.worker)
-        if (
-            refused is Unavailable
-            and (live.lost_by | self._workers.ready_workers()) - live.refused_by
-        ):
+        if refused is Asleep and (live.lost_by | self._workers.ready_workers()) - live.refused_by:
             self._leave([live], MoveReason.ASLEEP, refused(told))
         else:
             self._end(live, refused(told))
