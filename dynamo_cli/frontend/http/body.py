@@ -13,7 +13,7 @@ from dynamo_cli.errors import (
     PayloadTooLarge,
     RequestTimeout,
 )
-from dynamo_cli.frontend.http.encoding import decoder_of
+from dynamo_cli.frontend.http.encoding import PIECE_BYTES, decoder_of
 from dynamo_cli.frontend.http.visit import Visit
 from dynamo_cli.origin import check_json
 
@@ -75,6 +75,8 @@ class BodyReader:
                         self._hold(len(piece))
                         if size > self._max_bytes:
                             raise self._too_large()
+                        if len(piece) >= PIECE_BYTES:
+                            await asyncio.sleep(0)  # streams go on between two pieces
                     deadline.reschedule(start + arrived / LEAST_BYTES_PER_S)
         except TimeoutError as error:
             http.protocol._lingering_time = 0.0  # else aiohttp would wait for the rest of the body
