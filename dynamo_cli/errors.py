@@ -11,7 +11,7 @@ DynamoError                     base
 |   |-- RequestTimeout          408: its head or body did not come in time
 |   |-- Conflict                409: not in the present state
 |   |-- PayloadTooLarge         413
-|   |-- UnsupportedMediaType    415: not JSON
+|   |-- UnsupportedMediaType    415: not JSON, or an unknown encoding
 |   |-- TooManyRequests         429, with Retry-After
 |   `-- HeadTooLarge            431
 |-- Unavailable                 503, with Retry-After: nothing can serve right now
@@ -171,7 +171,7 @@ class PayloadTooLarge(UserError):
 
 
 class UnsupportedMediaType(UserError):
-    """The body of a request is not declared as JSON."""
+    """The body of a request is not declared as JSON, or has an encoding that is not known."""
 
     http_status = 415
     code = "unsupported_media_type"

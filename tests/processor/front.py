@@ -12,13 +12,16 @@ import base64
 import json
 import os
 import sys
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import torch
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, FinishReason
 from vllm.v1.engine.detokenizer import FastIncrementalDetokenizer
+from vllm.v1.outputs import LogprobsLists
 from vllm.v1.serial_utils import MsgpackEncoder
 
 from dynamo_cli.config import EngineConfig, MigrationRule, SimulationConfig
@@ -60,6 +63,8 @@ class Front:
 
     Attributes:
         live: engine requests that were sent and have not ended.
+        scored_tokens: length of answers, which then have log probabilities of 21 tokens for each;
+            0 for the answers of the simulated engine.
     """
 
     def __init__(self, folder: Path, *args: str) -> None:
@@ -72,6 +77,8 @@ class Front:
         self._engine = MockEngine(0, config)
         self.live: set[str] = set()
         self._stuck, self._bug = False, ""
+        self.scored_tokens = 0
+        self._scored: deque[str] = deque()
         self._encoder = MsgpackEncoder()
         self._loop = asyncio.get_running_loop()
         self._pooling = args == POOLING
@@ -165,8 +172,12 @@ class Front:
                 pooling_output=torch.ones(64),
                 finish_reason=FinishReason.STOP,
             )
-            frames = self._encoder.encode(EngineCoreOutputs(outputs=[vector]))
-            self.serving.client.step_outputs(StepOutputs([bytes(frame) for frame in frames]))
+            self._tell(vector)
+            return
+        if self.scored_tokens:
+            self._scored.append(message.request_id)
+            if len(self._scored) == 1:
+                self._loop.call_soon(self._score)
             return
         try:
             self._engine.add(0, message)
@@ -176,6 +187,17 @@ class Front:
         else:
             self._loop.call_soon(self._step)
 
+    def _tell(self, output: EngineCoreOutput) -> None:
+        frames = self._encoder.encode(EngineCoreOutputs(outputs=[output]))
+        self.serving.client.step_outputs(StepOutputs([bytes(frame) for frame in frames]))
+
+    def _score(self) -> None:
+        """Answer one request in each iteration of the loop, as steps would come one by one."""
+        self._tell(_scored(self._scored[0], self.scored_tokens))
+        self._scored.popleft()
+        if self._scored:
+            self._loop.call_soon(self._score)
+
     def _step(self) -> None:
         if self._stuck or not self._engine.has_work():
             return
@@ -184,6 +206,15 @@ class Front:
             for _, outputs in self._engine.step():
                 self.serving.client.step_outputs(outputs)
         self._loop.call_soon(self._step)
+
+
+def _scored(request_id: str, tokens: int) -> EngineCoreOutput:
+    """A whole answer, with log probabilities."""
+    ids = np.arange(100, 100 + 21 * tokens).reshape(tokens, 21) % 900
+    scores = LogprobsLists(ids, np.full(ids.shape, -1.5, np.float32), np.ones(tokens, int))
+    return EngineCoreOutput(
+        request_id, ids[:, 0].tolist(), new_logprobs=scores, finish_reason=FinishReason.LENGTH
+    )
 
 
 def _broken(*_: Any) -> None:

@@ -9,6 +9,7 @@ object per line: name of the case, status, longest gap of the stream, and durati
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -29,6 +30,9 @@ MESSAGE = {"role": "user", "content": "x"}
 CHAT: dict[str, Any] = {"messages": [MESSAGE], "max_tokens": 1}
 COMPLETION: dict[str, Any] = {"prompt": "hello", "max_tokens": 1}
 WORDS = "a river and a stone "
+
+SCORED_TOKENS = {"scores of a chat": 60}
+"""By case, the length of each answer with log probabilities."""
 
 CASES: dict[str, tuple[Endpoint, Callable[[], Any]]] = {
     "messages": (Endpoint.CHAT, lambda: CHAT | {"messages": [MESSAGE] * 100_000}),
@@ -223,6 +227,10 @@ CASES: dict[str, tuple[Endpoint, Callable[[], Any]]] = {
         Endpoint.COMPLETIONS,
         lambda: COMPLETION | {"prompt": [[1], *[["x"] * 50] * 1000]},
     ),
+    "scores of a chat": (
+        Endpoint.CHAT,
+        lambda: CHAT | {"n": 64, "max_tokens": 60, "logprobs": True, "top_logprobs": 20},
+    ),
     "commas": (Endpoint.COMPLETIONS, lambda: COMPLETION | {"prompt": ',"' * (8 * MIB)}),
 }
 
@@ -255,6 +263,7 @@ class Beat:
 
 async def measure(front: Front, name: str) -> dict[str, Any]:
     endpoint, body = CASES[name]
+    front.scored_tokens = SCORED_TOKENS.get(name, 0)
     data = json.dumps(body()).encode()
     beat = Beat()
     beating = asyncio.create_task(beat.run())
@@ -298,6 +307,8 @@ async def main(folder: str, bound_s: str, *names: str) -> None:
     os.dup2(2, 1)  # whatever libraries print
     front = Front(Path(folder))
     await front.serving.start()
+    gc.collect()
+    gc.freeze()  # as a processor does
     await front.ask(Endpoint.COMPLETIONS, COMPLETION_BYTES, -1, "")
     for name in names or CASES:
         print(json.dumps(await least(front, name, float(bound_s))), file=told_to, flush=True)

@@ -29,19 +29,20 @@ REFUSED = {
     "wrong texts",
 }
 ANSWERED = {"most ids", "most ids to text", "a long prompt to be cut", "metadata"}
+SCORED = {"scores of a chat"}
 OTHERS = {"commas", "most messages", "most wrong messages"}
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    names = sorted(REFUSED | ANSWERED | OTHERS)
+    names = sorted(REFUSED | ANSWERED | SCORED | OTHERS)
     folder = tmp_path_factory.mktemp("model")
     told = run("tests.processor.stalls", str(folder), str(LONGEST_S), *names)
     assert told.returncode == 0, told.stderr
     return {found["name"]: found for found in map(json.loads, told.stdout.splitlines())}
 
 
-@pytest.mark.parametrize("name", sorted(REFUSED | ANSWERED | OTHERS))
+@pytest.mark.parametrize("name", sorted(REFUSED | ANSWERED | SCORED | OTHERS))
 def test_streams_go_on_beside_a_large_request(measured: dict[str, Any], name: str) -> None:
     assert measured[name]["cpu_s"] < LONGEST_S, measured[name]
 
@@ -53,6 +54,6 @@ def test_what_no_client_needs_is_refused_with_a_reason(measured: dict[str, Any],
     assert measured[name]["size"] < 1000
 
 
-@pytest.mark.parametrize("name", sorted(ANSWERED))
+@pytest.mark.parametrize("name", sorted(ANSWERED | SCORED))
 def test_what_clients_may_send_is_answered(measured: dict[str, Any], name: str) -> None:
     assert measured[name]["status"] == 200, measured[name]

@@ -13,6 +13,7 @@ from dynamo_cli.errors import (
     PayloadTooLarge,
     RequestTimeout,
 )
+from dynamo_cli.frontend.http.encoding import PIECE_BYTES, decoder_of
 from dynamo_cli.frontend.http.visit import Visit
 from dynamo_cli.origin import check_json
 
@@ -42,7 +43,7 @@ class BodyReader:
         """The whole body of a request.
 
         Raises:
-            UnsupportedMediaType: its content type is not JSON.
+            UnsupportedMediaType: its content type is not JSON, or its encoding is not known.
             PayloadTooLarge, Overloaded: it is too large, or all arriving bodies together are.
             RequestTimeout: it did not arrive in time.
             InvalidRequest: it does not match the headers, for example its encoding.
@@ -60,22 +61,28 @@ class BodyReader:
             raise self._too_large()
         if http.headers.get("Expect", "").lower() == "100-continue" and http.transport is not None:
             http.transport.write(CONTINUE)
+        decoder = decoder_of(http.headers.get("Content-Encoding", ""))
         parts: list[bytes] = []
-        size = 0
+        arrived = size = 0
         start = asyncio.get_running_loop().time() + self._timeout_s
         try:
             async with asyncio.timeout_at(start) as deadline:
                 while part := await http.content.readany():
-                    parts.append(part)
-                    size += len(part)
-                    self._hold(len(part))
-                    if size > self._max_bytes:
-                        raise self._too_large()
-                    deadline.reschedule(start + size / LEAST_BYTES_PER_S)
+                    arrived += len(part)
+                    for piece in decoder.decode(part):
+                        parts.append(piece)
+                        size += len(piece)
+                        self._hold(len(piece))
+                        if size > self._max_bytes:
+                            raise self._too_large()
+                        if len(piece) >= PIECE_BYTES:
+                            await asyncio.sleep(0)  # streams go on between two pieces
+                    deadline.reschedule(start + arrived / LEAST_BYTES_PER_S)
         except TimeoutError as error:
             http.protocol._lingering_time = 0.0  # else aiohttp would wait for the rest of the body
             raise RequestTimeout(
-                f"the body did not arrive in time: only {size} bytes came. Send the request again."
+                f"the body did not arrive in time: only {arrived} bytes came. "
+                "Send the request again."
             ) from error
         except web.RequestPayloadError as error:
             http.content.feed_eof()  # else aiohttp would read on, and fail again
@@ -83,6 +90,7 @@ class BodyReader:
             raise InvalidRequest(f"the body cannot be read: {what}.") from error
         finally:
             self._held_bytes -= size
+        decoder.end()
         return b"".join(parts)
 
     def _hold(self, nbytes: int) -> None:

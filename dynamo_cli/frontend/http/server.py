@@ -66,6 +66,7 @@ class _HttpConnection(web.RequestHandler):
             keepalive_timeout=config.keepalive_s,
             max_line_size=MAX_FIELD_BYTES,
             max_field_size=MAX_FIELD_BYTES,
+            auto_decompress=False,  # `BodyReader` does it, and stops where a body is refused
             # aiohttp takes None to mean no access log, although its annotation forbids it.
             access_log=None,  # type: ignore[arg-type]
         )

@@ -74,12 +74,16 @@ class Lanes(Executor):
     """Replaces vLLM's own threads: one lane for long requests and one for all others.
 
     `RequestTrace.body_bytes` of the submitting task says whether its request is long.
+
+    Attributes:
+        answers: a lane for answers that take long to make; nothing is prepared there.
     """
 
     COUNT = 2
 
     def __init__(self) -> None:
         self._medium, self._long = Lane("prepare"), Lane("prepare-long")
+        self.answers = Lane("answer")
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run the function in the lane of the request that submits it."""

@@ -108,13 +108,12 @@ def finish_of(trace: RequestTrace) -> Finish:
     )
 
 
-def reply_in_thread(
-    method: Callable[..., Awaitable[Any]], request: Any, submit: Submit, trace: RequestTrace
-) -> Reply:
-    """Answer a request that needs no engine, completely in this thread, which is one of a lane."""
+def reply_in_thread(make: Callable[[], Awaitable[Any]], trace: RequestTrace) -> Reply:
+    """Have one of vLLM's classes make an answer that needs no engine now, completely in this
+    thread, which is one of a lane."""
 
     async def answer() -> Reply:
-        return await reply_of(trace, await method(request, raw_request(submit)))
+        return await reply_of(trace, await make())
 
     reply: Reply = inline.run(answer())
     return reply

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -37,6 +38,7 @@ from dynamo_cli.engines.vllm.front import (
     responses,
     resume,
     sampling,
+    scored,
     tokenizing,
     whole,
 )
@@ -315,8 +317,12 @@ class Serving:
         else:
             request = await self._in_lane(request_of, endpoint, body, self._limits)
             if endpoint in WITHOUT_ENGINE and self._text_only:
-                return await self._in_lane(reply_in_thread, method, request, submit, trace)
+                make = partial(method, request, raw_request(submit))
+                return await self._in_lane(reply_in_thread, make, trace)
         answer = await method(request, raw_request(submit))
+        if isinstance(answer, scored.UnmadeAnswer):
+            work = partial(copy_context().run, reply_in_thread, answer.make, trace)
+            return await asyncio.wrap_future(self._lanes.answers.submit(trace, work))
         if isinstance(answer, Direct) or not hasattr(answer, "__aiter__"):
             return answer
         match endpoint:

@@ -1,4 +1,5 @@
 """Whole answers of plain chats, completions and messages: their JSON is made from constant parts.
+Chats with many log probabilities are left for a thread (`scored.py`).
 
 vLLM makes five objects and their JSON for each answer. The bytes here are the same.
 """
@@ -7,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import orjson
 from vllm.entrypoints.openai.chat_completion import serving as chats
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
 from vllm.entrypoints.openai.completion import serving as completions
 from vllm.outputs import RequestOutput
 
-from dynamo_cli.engines.vllm.front import message_stream
+from dynamo_cli.engines.vllm.front import message_stream, scored
 from dynamo_cli.engines.vllm.front.direct import is_common, is_common_completion
 from dynamo_cli.engines.vllm.front.failures import JSON
 from dynamo_cli.engines.vllm.front.trace import current_trace
@@ -37,7 +40,8 @@ def _chats(serving: Any, body_of: Callable[..., bytes]) -> Callable[..., Awaitab
     async def run(
         request: Any, outputs: Any, answer_id: str, model: str, *args: Any, **more: Any
     ) -> Any:
-        if serving.parser_cls is not None or not is_common(serving, request):
+        common = serving.parser_cls is None and is_common(serving, request)
+        if not common and not (request.logprobs or request.prompt_logprobs):
             return await answer(request, outputs, answer_id, model, *args, **more)
         created = int(chats.time.time())
         final: RequestOutput | None = None
@@ -46,8 +50,10 @@ def _chats(serving: Any, body_of: Callable[..., bytes]) -> Callable[..., Awaitab
                 final = output
         except asyncio.CancelledError:
             return serving.create_error_response("Client disconnected")
-        if final is None or not _is_plain(final) or more.get("mm_token_counts"):
-            return await answer(request, _again(final), answer_id, model, *args, **more)
+        if not common or final is None or not _is_plain(final) or more.get("mm_token_counts"):
+            make = partial(answer, request, _again(final), answer_id, model, *args, **more)
+            many = final is not None and scored.has_many(request, final)
+            return scored.UnmadeAnswer(partial(_scored, make)) if many else await make()
         body = body_of(serving, request, final, answer_id, created, model)
         return Reply(current_trace.get().request_id, 200, JSON, body)
 
@@ -72,6 +78,14 @@ def _completions(serving: Any) -> Callable[..., Any]:
         return Reply(current_trace.get().request_id, 200, JSON, body)
 
     return run
+
+
+async def _scored(make: Callable[[], Awaitable[Any]]) -> Any:
+    """Make an answer with many log probabilities."""
+    answer = await make()
+    if not isinstance(answer, ChatCompletionResponse):
+        return answer
+    return Reply(current_trace.get().request_id, 200, JSON, scored.body_of(answer))
 
 
 def _is_plain(output: RequestOutput) -> bool:
