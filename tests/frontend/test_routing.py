@@ -48,7 +48,7 @@ STATS = RouterStats(
     repeated_tokens=90,
     released={"expired": 1},
     silent_workers=[0],
-    decision_us=[1, 2, 0, 0, 0, 0, 0, 0, 1],
+    decision_us=[1, 2, 0, 0, 0, 0, 0, 0, 0, 1],
     decision_total_us=6000.0,
 )
 
