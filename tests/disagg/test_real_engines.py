@@ -167,6 +167,15 @@ def cached(server: Server) -> Any:
     return server.snapshot()["host_cache"]
 
 
+def counted(server: Server, number: int) -> None:
+    """Wait until so many blocks have been written; if they are not, show what happened instead."""
+    try:
+        wait_until(lambda: cached(server)["written"] == number, 20, f"block {number} is counted")
+    except AssertionError as error:
+        seen = f"{cached(server)}\n{prefill(server)}\n{server.log}"
+        raise AssertionError(f"{error}\n{seen}") from None
+
+
 def all_that_fits_is_handed_over(server: Server) -> None:
     """One prompt of a block at a time: each finds a slot, since the next one is lent before the
     report that counts the last block, and blocks that nobody reads make room."""
@@ -176,7 +185,7 @@ def all_that_fits_is_handed_over(server: Server) -> None:
         prompt = [dice.randrange(10, 200) for _ in range(40)]
         body = {"model": "tiny", "prompt": prompt, "max_tokens": 4, "ignore_eos": True}
         assert post(server, "/v1/completions", body)[0] == 200
-        wait_until(lambda number=number: cached(server)["written"] == number, 5, "it is counted")
+        counted(server, number)
         wait_until(lambda: nothing_is_left(server), 5, "everything is released")
     wait_until(lambda: prefill(server)["copies"] == {"save": 8, "load": 8}, 5, "all are counted")
     assert prefill(server)["failures"] == {}
