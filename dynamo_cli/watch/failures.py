@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from dynamo_cli.errors import Asleep, Draining, NotReady, Overloaded, TooManyRequests
 from dynamo_cli.watch.load_schema import ErrorsView
 from dynamo_cli.watch.timelines import CLIENT_CLOSED
 from dynamo_cli.watch.window import WindowSum
@@ -13,7 +14,9 @@ REFUSALS = (429, 503)
 """Statuses of a server that takes no (more) requests now."""
 
 MISTAKES_FROM, FAILURES_FROM = 400, 500
-REFUSED_KINDS = ("not_ready", "asleep", "draining", "overloaded", "too_many_requests")
+REFUSED_KINDS = tuple(
+    error.code for error in (NotReady, Asleep, Draining, Overloaded, TooManyRequests)
+)
 """Kinds of errors with these statuses that are about the server, and not about the request."""
 
 SLOW_READER = "slow_reader"

@@ -160,13 +160,14 @@ def _busy(snapshot: Snapshot, past: Past) -> AlarmText | None:
         return None
     names = ", ".join(one.name for one in busy)
     text = f"{names} {'use a whole core each' if len(busy) > 1 else 'uses a whole core'}"
-    more = ["add --processors, if cores are free."]
-    single = [
-        "one process does this for the whole server: send shorter or fewer requests, or put a "
-        "second server beside it."
-    ]
-    processors = [one for one in busy if one.role == Role.PROCESSOR]
-    advice = more * bool(processors) + single * (len(processors) < len(busy))
+    advice = []
+    if any(one.role == Role.PROCESSOR for one in busy):
+        advice.append("add --processors, if cores are free.")
+    if any(one.role != Role.PROCESSOR for one in busy):
+        advice.append(
+            "one process does this for the whole server: send shorter or fewer requests, or put a "
+            "second server beside it."
+        )
     return text, remedies.joined(advice)
 
 

@@ -18,7 +18,7 @@ from dynamo_cli.dashboard.experiment import (
 )
 from dynamo_cli.watch.decisions import CandidateView, DecisionView
 from dynamo_cli.watch.load_schema import ErrorsView, QueuesView, StageView
-from dynamo_cli.watch.schema import Snapshot, TrafficView
+from dynamo_cli.watch.schema import GpuView, Snapshot, TrafficView
 from dynamo_cli.watch.timelines import TimelineView
 
 from .made import decision, gpu, snapshot
@@ -40,6 +40,19 @@ def wave(worker: int, second: int) -> float:
     return 0.5 + 0.5 * math.sin(second / 9 + worker * 1.3)
 
 
+def gpus_at(shares: list[float]) -> list[GpuView]:
+    return [
+        gpu(
+            *(worker,),
+            utilization=0.5 + 0.49 * share,
+            power_watts=300 + 390 * share,
+            temperature_c=round(48 + 39 * share),
+            engine_bytes={f"worker {worker}": 71 * GIB},
+        )
+        for worker, share in enumerate(shares)
+    ]
+
+
 def at(second: int) -> Snapshot:
     made = snapshot(WORKERS, 10.0 + second, recorded_requests=4 * second)
     shares = [wave(worker, second) for worker in range(WORKERS)]
@@ -58,16 +71,6 @@ def at(second: int) -> Snapshot:
             itl_p95_s=0.012 + 0.02 * share,
         )
         for one, share in zip(made.workers, shares, strict=True)
-    ]
-    gpus = [
-        gpu(
-            *(worker,),
-            utilization=0.5 + 0.49 * share,
-            power_watts=300 + 390 * share,
-            temperature_c=round(48 + 39 * share),
-            engine_bytes={f"worker {worker}": 71 * GIB},
-        )
-        for worker, share in enumerate(shares)
     ]
     output = sum(one.output_tokens_per_s for one in workers)
     traffic = msgspec.structs.replace(
@@ -93,7 +96,7 @@ def at(second: int) -> Snapshot:
     return msgspec.structs.replace(
         made,
         workers=workers,
-        gpus=gpus,
+        gpus=gpus_at(shares),
         traffic=traffic,
         processes=processes,
         queues=QueuesView(workers=sum(one.num_waiting_reqs for one in workers)),

@@ -296,21 +296,24 @@ async def with_host_cache(stage: Stage) -> Neighbour:
     return cache
 
 
+async def carry_out(cache: Neighbour, *, closed: bool, result: bool = True) -> None:
+    """The host cache is asked to close, or to empty itself and open, and answers."""
+    order = await cache.take(Operate)
+    assert order.closed is closed
+    cache.send(Operated(order.call_id, result=result))
+
+
 def test_orders_reach_every_engine_and_answers_are_summed_up() -> None:
     async def scenario() -> None:
         async with Stage(ADMIN) as stage:
             worker = await stage.neighbour(WORKER)
             cache = await with_host_cache(stage)
             asked = asyncio.create_task(post(stage, "/reset_prefix_cache"))
-            order = await cache.take(Operate)
-            assert order.closed
-            cache.send(Operated(order.call_id, result=True))
+            await carry_out(cache, closed=True)
             order = await worker.take(Operate)
             assert order.operation == Operation.RESET_PREFIX_CACHE
             worker.send(Operated(order.call_id, result=True))
-            order = await cache.take(Operate)
-            assert not order.closed
-            cache.send(Operated(order.call_id, result=False))
+            await carry_out(cache, closed=False, result=False)
             engines = {"worker 0": True, "host cache": False}
             assert (await asked)[2] == {"success": False, "engines": engines}
             asked = asyncio.create_task(post(stage, "/sleep?level=2&mode=wait"))
@@ -335,18 +338,13 @@ def test_a_host_cache_that_is_started_again_during_a_reset_is_closed_too() -> No
             worker = await stage.neighbour(WORKER)
             cache = await with_host_cache(stage)
             asked = asyncio.create_task(post(stage, "/reset_prefix_cache"))
-            order = await cache.take(Operate)
-            cache.send(Operated(order.call_id, result=True))
+            await carry_out(cache, closed=True)
             reset = await worker.take(Operate)
             cache.die()
             cache = await stage.neighbour(HOST_CACHE)
-            order = await cache.take(Operate)
-            assert order.closed
-            cache.send(Operated(order.call_id, result=True))
+            await carry_out(cache, closed=True)
             worker.send(Operated(reset.call_id, result=True))
-            order = await cache.take(Operate)
-            assert not order.closed
-            cache.send(Operated(order.call_id, result=True))
+            await carry_out(cache, closed=False)
             engines = {"worker 0": True, "host cache": True}
             assert (await asked)[2] == {"success": True, "engines": engines}
             cache.die()
@@ -367,9 +365,7 @@ def test_a_host_cache_is_opened_again_if_closing_failed() -> None:
             asked = asyncio.create_task(post(stage, "/reset_prefix_cache"))
             order = await cache.take(Operate)
             cache.send(Operated(order.call_id, False, "Conflict", "it cannot."))
-            order = await cache.take(Operate)
-            assert not order.closed
-            cache.send(Operated(order.call_id, result=True))
+            await carry_out(cache, closed=False)
             assert (await asked)[0] == 409
 
     asyncio.run(scenario())

@@ -60,6 +60,15 @@ def scene() -> Iterator[Scene]:
     scene.close()
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The clock of the queue, which stands still; a test sets `now_ns`."""
+    clock = SimpleNamespace(now_ns=time.monotonic_ns(), monotonic=time.monotonic)
+    clock.monotonic_ns = lambda: clock.now_ns
+    monkeypatch.setattr(process, "time", clock)
+    return clock
+
+
 def push(job_id: str) -> PushJob:
     """A job of 80 tokens, since 20 of 100 are in the cache of the decode worker."""
     return PushJob(job_id, 100, 20, None, 0, time.monotonic_ns() + 60 * SECOND_NS, b"", [])
@@ -260,11 +269,8 @@ def test_where_blocks_go_through_memory_a_job_stays_on_its_machine() -> None:
 
 
 def test_where_blocks_travel_a_prefill_worker_of_the_same_machine_comes_first(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, clock: SimpleNamespace
 ) -> None:
-    now_ns = time.monotonic_ns()
-    clock = SimpleNamespace(monotonic_ns=lambda: now_ns, monotonic=time.monotonic)
-    monkeypatch.setattr(process, "time", clock)
     worker, one, two = (scene.peer(peer) for peer in (WORKER, ONE, TWO))
     one.send(PullJobs(9, ROOM, [], machine=1))
     two.send(PullJobs(0, 0, [], machine=2))
@@ -273,7 +279,7 @@ def test_where_blocks_travel_a_prefill_worker_of_the_same_machine_comes_first(
         worker.send(msgspec.structs.replace(push(job_id), machine=machine))
     scene.turn()
     assert jobs_of(one) == ["alone"], "its machine has no prefill worker"
-    now_ns += QueueLimits().affinity_ns + 1
+    clock.now_ns += QueueLimits().affinity_ns + 1
     scene.turn()
     assert jobs_of(one) == ["near"]
 
@@ -291,18 +297,15 @@ def test_prefill_workers_share_what_comes_at_once(scene: Scene) -> None:
 
 
 def test_a_prefill_worker_that_stands_still_gets_no_more_jobs(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, clock: SimpleNamespace
 ) -> None:
     """Each of them would wait until its lease has expired, again and again."""
-    now_ns = time.monotonic_ns()
-    clock = SimpleNamespace(monotonic_ns=lambda: now_ns, monotonic=time.monotonic)
-    monkeypatch.setattr(process, "time", clock)
     worker, one = scene.peer(WORKER), scene.peer(ONE)
     one.send(PullJobs(9, ROOM, []))
     worker.send(push("a"))
     scene.turn()
     assert jobs_of(one) == ["a"]
-    now_ns += QueueLimits().lease_ns + 1
+    clock.now_ns += QueueLimits().lease_ns + 1
     scene.turn()
     told = worker.take()
     assert of(JobFailed, told) == [JobFailed("a", "no_prefill_worker")]

@@ -32,13 +32,10 @@ class Sent(NamedTuple):
 
 def sent(encoder: MsgpackEncoder, batch: EngineCoreOutputs) -> Sent:
     """Encode the outputs of a step for one processor."""
-    encoded = encoder.encode(batch)
-    if _size_bytes(encoded) <= MAX_MESSAGE_BYTES:  # nearly always
-        return Sent([StepOutputs(copied(encoded))], [])
     messages: list[tuple[int, StepOutputs]] = []
     refused: list[tuple[str, TooLarge]] = []
     waiting = [batch]
-    while waiting:
+    while waiting:  # once, unless the outputs are very large
         part = waiting.pop()
         encoded = encoder.encode(part)
         size_bytes = _size_bytes(encoded)
