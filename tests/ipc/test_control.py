@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from itertools import islice
 
 import pytest
 
@@ -100,6 +101,18 @@ def test_what_is_behind_a_message_whose_handling_fails_is_received_later(ends: E
             raise KeyError("nobody expects this")
     handled += [message for message, _ in child.receive()]
     assert handled == sent
+
+
+def test_one_call_receives_so_many_messages_and_no_more(ends: Ends) -> None:
+    """The other end may send as fast as messages are handled: the loop has other work too."""
+    ours, child = ends
+    ours.send(Drain(0.0))
+    handled: list[Message] = []
+    for message, _ in islice(child.receive(3), 9):
+        handled.append(message)
+        ours.send(Drain(float(len(handled))))
+    assert handled == [Drain(0.0), Drain(1.0), Drain(2.0)]
+    assert [message for message, _ in child.receive()] == [Drain(3.0)]
 
 
 def test_of_states_that_wait_only_the_newest_of_each_type_is_sent(ends: Ends) -> None:
