@@ -96,6 +96,18 @@ def test_a_compressed_body_is_answered() -> None:
     asyncio.run(scenario())
 
 
+def test_a_body_whose_end_is_missing_is_not_answered() -> None:
+    """What came of it is all of the JSON, but what tells whether it is right has not come."""
+
+    async def scenario() -> None:
+        async with Stage() as stage:
+            headers = {"Content-Encoding": "gzip"}
+            status, _, told = await stage.post(data=gzip.compress(BODY)[:-8], headers=headers)
+            assert (status, "cut off" in told["error"]["message"]) == (400, True)
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize(
     ("path", "host", "status"),
     [
