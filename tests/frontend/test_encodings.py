@@ -102,7 +102,8 @@ def test_a_body_whose_end_is_missing_is_not_answered() -> None:
     async def scenario() -> None:
         async with Stage() as stage:
             headers = {"Content-Encoding": "gzip"}
-            status, _, told = await stage.post(data=gzip.compress(BODY)[:-8], headers=headers)
+            async with asyncio.timeout(10):
+                status, _, told = await stage.post(data=gzip.compress(BODY)[:-8], headers=headers)
             assert (status, "cut off" in told["error"]["message"]) == (400, True)
 
     asyncio.run(scenario())
