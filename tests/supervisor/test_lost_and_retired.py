@@ -247,7 +247,8 @@ def test_one_whose_node_stays_lost_counts_as_ended(order: str) -> None:
         for step in order.split():
             getattr(run, step)()
             await settled()
-        await asyncio.gather(*(run.tree._background._tasks - before))
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(run.tree._background._tasks - before))
         assert not run.worker.alive
         assert WORKER not in run.tree._retirements
         run.add()
