@@ -49,6 +49,14 @@ def pytest_configure(config: pytest.Config) -> None:
         preloaded.share()
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their length: what they hold may be made anew by each worker of xdist.
+
+    A gzip header, for one, holds the time, and workers that collect other names end the run.
+    """
+    return f"{argname} of {len(val)} bytes" if isinstance(val, bytes) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, the others in their order."""
     place = {HERE / name: number for number, name in enumerate(LONGEST)}

@@ -77,6 +77,13 @@ def test_what_is_wrong_with_a_body_is_told(data: bytes, why: str) -> None:
             decoded("gzip", data, step)
 
 
+@pytest.mark.parametrize("data", [gzip.compress(b"{}")])
+def test_names_of_tests_do_not_hold_what_changes(
+    data: bytes, request: pytest.FixtureRequest
+) -> None:
+    assert request.node.name.endswith(f"[data of {len(data)} bytes]")
+
+
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "x"])
 def test_an_unknown_encoding_is_refused(encoding: str) -> None:
     with pytest.raises(UnsupportedMediaType, match="gzip or deflate"):
