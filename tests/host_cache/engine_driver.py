@@ -1,8 +1,9 @@
 """Drives a real engine whose cache is far too small, with and without a host cache.
 
-python -m tests.host_cache.engine_driver MODEL_FOLDER plain|shared|between|disk [OPTION ...]
+python -m tests.host_cache.engine_driver MODEL_FOLDER plain|shared|between|disk|packed [OPTION ...]
 
-With `between`, only small loads belong to a step, and the others are done between steps.
+With `between`, only small loads belong to a step, and the others are done between steps. With
+`packed`, the layers of a block lie side by side in the engine's cache, as on a GPU.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import tempfile
 import time
 from collections import deque
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 from dynamo_cli.config import DiskCacheConfig, EngineConfig, HostCacheConfig
@@ -256,6 +258,7 @@ class Driver:
         stats = self.engine.stats(0)
         told = {"tokens": self.told, "cached": self.cached, "preemptions": stats.preemptions}
         told |= {"known": known}
+        told["layout"] = self.engine._core.vllm_config.cache_config.kv_cache_layout
         return told | {"kept": stats.kept_requests} | self._shared() | self._reset(prompts[3])
 
     def end(self) -> None:
@@ -321,6 +324,26 @@ class Driver:
         }
 
 
+def _pack() -> None:
+    """Lay the engine's cache out as on a GPU.
+
+    The kernels for CPUs declare one layout only, but they follow the strides of the others with
+    the same interior of a block.
+    """
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+    from vllm.v1.kv_cache_layout import KVCacheLayout
+
+    from dynamo_cli.engines.vllm.host_cache import connector
+
+    kernels: Any = CPUAttentionBackend
+    kernels.supported_kv_cache_layouts = lambda: (KVCacheLayout.LBHNC, KVCacheLayout.BLHNC)
+    connector.PACKED = "BLHNC"
+    platform: Any = SimpleNamespace(
+        is_cuda=lambda: True, has_device_capability=lambda capability: False
+    )
+    connector.current_platform = platform
+
+
 def main(model: str, kind: str, *options: str) -> dict[str, Any]:
     sizes = ("--max-model-len", "512", "--num-gpu-blocks-override", str(GPU_BLOCKS))
     config = config_of(model, *sizes, *options)
@@ -332,6 +355,8 @@ def main(model: str, kind: str, *options: str) -> dict[str, Any]:
         from dynamo_cli.engines.vllm.host_cache import joined
 
         joined.JOINED_BYTES = BETWEEN_BYTES
+    if kind == "packed":
+        _pack()
     with tempfile.TemporaryDirectory() as folder:
         driver = Driver(config, folder if kind == "disk" else "")
         try:

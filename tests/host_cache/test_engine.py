@@ -58,3 +58,12 @@ def test_the_tokens_are_the_same_if_all_blocks_come_from_the_disk(plain: Any) ->
     assert (got["kept"], got["pinned"], got["invalid"]) == (0, 0, 0)
     assert got["slots"] == [HOST_BLOCKS, 0]
     assert got["disk"].keys() <= {"gone", "late", "slow"}
+
+
+def test_the_tokens_are_the_same_if_the_layers_of_a_block_lie_side_by_side(plain: Any) -> None:
+    got = result_of(DRIVER, tiny(), "packed")
+    assert (plain["layout"], got["layout"]) == ("LBHNC", "BLHNC")
+    assert got["tokens"] == plain["tokens"]
+    assert got["loaded"] > 2 * GPU_BLOCKS
+    assert got["cached"] > 1.5 * plain["cached"]
+    assert (got["kept"], got["pinned"], got["invalid"]) == (0, 0, 0)
