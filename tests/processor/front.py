@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, FinishReason
 from vllm.v1.engine.detokenizer import FastIncrementalDetokenizer
-from vllm.v1.outputs import LogprobsLists
+from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 from vllm.v1.serial_utils import MsgpackEncoder
 
 from dynamo_cli.config import EngineConfig, MigrationRule, SimulationConfig
@@ -30,6 +30,7 @@ from dynamo_cli.engines.vllm.front.serving import Serving
 from dynamo_cli.engines.vllm.front.trace import RequestTrace
 from dynamo_cli.engines.vllm.front.workers import ChosenWorker
 from dynamo_cli.errors import InvalidRequest
+from dynamo_cli.kv import hashes
 from dynamo_cli.messages.flows import ToWorker
 from dynamo_cli.messages.request import (
     AbortRequests,
@@ -50,6 +51,9 @@ from dynamo_cli.models import tiny
 from .mistakes import CONTEXT, POOLING
 
 PATIENCE_S = 120.0
+STEP_TOKENS = 60
+"""Tokens with log probabilities that come at once."""
+
 BUG = KeyError("nobody expects this")
 DECODE = FastIncrementalDetokenizer.decode_next
 
@@ -60,16 +64,18 @@ class Front:
     Args:
         folder: for the model's files.
         args: engine options.
+        context: of the model, tokens.
 
     Attributes:
         live: engine requests that were sent and have not ended.
         scored_tokens: length of answers, which then have log probabilities of 21 tokens for each;
             0 for the answers of the simulated engine.
+        scored_prompts: whether the tokens of prompts then have such log probabilities, too.
     """
 
-    def __init__(self, folder: Path, *args: str) -> None:
+    def __init__(self, folder: Path, *args: str, context: int = CONTEXT) -> None:
         tiny.write(folder)
-        length = ("--max-model-len", str(CONTEXT))
+        length = ("--max-model-len", str(context))
         simulation = SimulationConfig("cpu-tiny", speedup=1000)
         config = EngineConfig(
             "tiny", str(folder), ("tiny",), (*length, *args), simulation=simulation
@@ -78,14 +84,15 @@ class Front:
         self.live: set[str] = set()
         self._stuck, self._bug = False, ""
         self.scored_tokens = 0
-        self._scored: deque[str] = deque()
+        self.scored_prompts = False
+        self._scored: deque[tuple[AddRequest, int]] = deque()
         self._encoder = MsgpackEncoder()
         self._loop = asyncio.get_running_loop()
         self._pooling = args == POOLING
         # With one worker that never comes back, a request that lost it can only fail.
         self.serving = Serving(config, self, rule=MigrationRule(limit=0))
         task = "embed" if self._pooling else "generate"
-        self.serving.client.engine_ready(EngineReady(0, [task], CONTEXT, 32, 100, 16))
+        self.serving.client.engine_ready(EngineReady(0, [task], context, 32, 100, 16))
 
     async def ask(self, endpoint: Endpoint, body: Any, dies_after: int, bug: str) -> list[Any]:
         """Return the messages that answer a request.
@@ -175,7 +182,7 @@ class Front:
             self._tell(vector)
             return
         if self.scored_tokens:
-            self._scored.append(message.request_id)
+            self._scored.append((message, self.scored_tokens))
             if len(self._scored) == 1:
                 self._loop.call_soon(self._score)
             return
@@ -192,9 +199,19 @@ class Front:
         self.serving.client.step_outputs(StepOutputs([bytes(frame) for frame in frames]))
 
     def _score(self) -> None:
-        """Answer one request in each iteration of the loop, as steps would come one by one."""
-        self._tell(_scored(self._scored[0], self.scored_tokens))
-        self._scored.popleft()
+        """Give a part of one answer in each iteration of the loop, as steps would come."""
+        request, left = self._scored.popleft()
+        output = _scored(request.request_id, min(left, STEP_TOKENS))
+        if left > STEP_TOKENS:
+            output.finish_reason = None
+            self._scored.append((request, left - STEP_TOKENS))
+        if self.scored_prompts and left == self.scored_tokens:
+            ids, scores, ranks = _scores(len(request.token_ids) // hashes.TOKEN_BYTES - 1)
+            ids[:, 0] = 7  # as all of the prompt
+            output.new_prompt_logprobs_tensors = LogprobsTensors(
+                torch.tensor(ids), torch.tensor(scores), torch.tensor(ranks)
+            )
+        self._tell(output)
         if self._scored:
             self._loop.call_soon(self._score)
 
@@ -210,11 +227,19 @@ class Front:
 
 def _scored(request_id: str, tokens: int) -> EngineCoreOutput:
     """A whole answer, with log probabilities."""
-    ids = np.arange(100, 100 + 21 * tokens).reshape(tokens, 21) % 900
-    scores = LogprobsLists(ids, np.full(ids.shape, -1.5, np.float32), np.ones(tokens, int))
+    ids, scores, ranks = _scores(tokens)
     return EngineCoreOutput(
-        request_id, ids[:, 0].tolist(), new_logprobs=scores, finish_reason=FinishReason.LENGTH
+        request_id,
+        ids[:, 0].tolist(),
+        new_logprobs=LogprobsLists(ids, scores, ranks),
+        finish_reason=FinishReason.LENGTH,
     )
+
+
+def _scores(tokens: int) -> tuple[Any, Any, Any]:
+    """21 tokens for each of `tokens`, their log probabilities, and the ranks of the first ones."""
+    ids = np.arange(100, 100 + 21 * tokens).reshape(tokens, 21) % 900
+    return ids, np.full(ids.shape, -1.5, np.float32), np.ones(tokens, int)
 
 
 def _broken(*_: Any) -> None:

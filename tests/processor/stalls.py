@@ -31,8 +31,28 @@ CHAT: dict[str, Any] = {"messages": [MESSAGE], "max_tokens": 1}
 COMPLETION: dict[str, Any] = {"prompt": "hello", "max_tokens": 1}
 WORDS = "a river and a stone "
 
-SCORED_TOKENS = {"scores of a chat": 60}
+CONTEXT = 8192
+SCORED_TOKENS = {
+    "scores of a chat": 60,
+    "scores of completions": 4000,
+    "scores of a response": 4000,
+    "scores of a response in a stream": 4000,
+    "scores of a prompt": 1,
+    "scores of a chat's prompt": 1,
+    "scores of an echo": 1,
+    "scores of many echoes": 1,
+    "scores of an echo in a stream": 1,
+}
 """By case, the length of each answer with log probabilities."""
+
+SCORED_PROMPTS = {name for name in SCORED_TOKENS if "echo" in name or "prompt" in name}
+RESPONSE: dict[str, Any] = {
+    "input": "x",
+    "max_output_tokens": 4000,
+    "include": ["message.output_text.logprobs"],
+    "top_logprobs": 20,
+}
+OF_IDS = COMPLETION | {"prompt": [7] * 8000}
 
 CASES: dict[str, tuple[Endpoint, Callable[[], Any]]] = {
     "messages": (Endpoint.CHAT, lambda: CHAT | {"messages": [MESSAGE] * 100_000}),
@@ -231,6 +251,33 @@ CASES: dict[str, tuple[Endpoint, Callable[[], Any]]] = {
         Endpoint.CHAT,
         lambda: CHAT | {"n": 64, "max_tokens": 60, "logprobs": True, "top_logprobs": 20},
     ),
+    "scores of completions": (
+        Endpoint.COMPLETIONS,
+        lambda: COMPLETION | {"n": 8, "max_tokens": 4000, "logprobs": 20},
+    ),
+    "scores of a response": (Endpoint.RESPONSES, lambda: RESPONSE),
+    "scores of a response in a stream": (Endpoint.RESPONSES, lambda: RESPONSE | {"stream": True}),
+    "scores of a prompt": (
+        Endpoint.COMPLETIONS,
+        lambda: OF_IDS | {"prompt_logprobs": 20, "logprobs": 20},
+    ),
+    "scores of a chat's prompt": (
+        Endpoint.CHAT,
+        lambda: (
+            CHAT
+            | {"messages": [{"role": "user", "content": "hello " * 1500}]}
+            | {"logprobs": True, "top_logprobs": 20, "prompt_logprobs": 20}
+        ),
+    ),
+    "scores of an echo": (Endpoint.COMPLETIONS, lambda: OF_IDS | {"echo": True, "logprobs": 20}),
+    "scores of many echoes": (
+        Endpoint.COMPLETIONS,
+        lambda: COMPLETION | {"prompt": [[7] * 500] * 16, "echo": True, "logprobs": 20},
+    ),
+    "scores of an echo in a stream": (
+        Endpoint.COMPLETIONS,
+        lambda: OF_IDS | {"echo": True, "logprobs": 20, "stream": True},
+    ),
     "commas": (Endpoint.COMPLETIONS, lambda: COMPLETION | {"prompt": ',"' * (8 * MIB)}),
 }
 
@@ -264,6 +311,7 @@ class Beat:
 async def measure(front: Front, name: str) -> dict[str, Any]:
     endpoint, body = CASES[name]
     front.scored_tokens = SCORED_TOKENS.get(name, 0)
+    front.scored_prompts = name in SCORED_PROMPTS
     data = json.dumps(body()).encode()
     beat = Beat()
     beating = asyncio.create_task(beat.run())
@@ -305,7 +353,7 @@ async def least(front: Front, name: str, bound_s: float) -> dict[str, Any]:
 async def main(folder: str, bound_s: str, *names: str) -> None:
     told_to = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever libraries print
-    front = Front(Path(folder))
+    front = Front(Path(folder), context=CONTEXT)
     await front.serving.start()
     gc.collect()
     gc.freeze()  # as a processor does

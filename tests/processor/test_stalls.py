@@ -29,8 +29,14 @@ REFUSED = {
     "wrong texts",
 }
 ANSWERED = {"most ids", "most ids to text", "a long prompt to be cut", "metadata"}
-SCORED = {"scores of a chat"}
-OTHERS = {"commas", "most messages", "most wrong messages"}
+SCORED = {
+    *("scores of a chat", "scores of completions", "scores of a response"),
+    *("scores of a prompt", "scores of a chat's prompt", "scores of an echo"),
+}
+OTHERS = {
+    *("commas", "most messages", "most wrong messages"),
+    *("scores of a response in a stream", "scores of an echo in a stream"),
+}
 
 
 @pytest.fixture(scope="module")

@@ -154,7 +154,9 @@ REACHED: dict[str, tuple[str, ...]] = {
         *("request_id", "request_index", "queue", "prompt_len", "prompt_token_ids"),
         "logprobs_processor",
     ),
-    f"{CORE}.logprobs.LogprobsProcessor": ("num_logprobs", "num_prompt_logprobs"),
+    f"{CORE}.logprobs.LogprobsProcessor": (
+        *("num_logprobs", "num_prompt_logprobs", "_update_prompt_logprobs(_)"),
+    ),
     f"{CORE}.input_processor": ("random_uuid",),
     "vllm.renderers.base.BaseRenderer": (
         *("tokenizer", "_executor", "_tokenize_prompt(_, _)", "_tokenize_prompt_async(_, _)"),

@@ -27,6 +27,7 @@ from dynamo_cli.engines.vllm.front.failures import RequestFailed
 from dynamo_cli.engines.vllm.front.first_token_deadlines import FirstTokenDeadlines
 from dynamo_cli.engines.vllm.front.live import LiveRequest, engine_times, family_of, take_tokens
 from dynamo_cli.engines.vllm.front.moves import Lost, Mover
+from dynamo_cli.engines.vllm.front.prompt_scores import PromptScores
 from dynamo_cli.engines.vllm.front.queries import Queries
 from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
 from dynamo_cli.engines.vllm.front.workers import ChosenWorker, Workers
@@ -76,6 +77,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
 
     Attributes:
         fail: ends a request inside AsyncLLM with an exception; set by the owner of AsyncLLM.
+        scores: converts log probabilities of long prompts.
         calls: calls of methods of the engines.
         mover: moves requests to other workers.
         begun: API requests that have their first token and are not streamed, since the owner last
@@ -101,6 +103,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         )
         self._live: dict[str, LiveRequest] = {}  # requests on a worker, by `LiveRequest.wire_id`
         self._names: dict[str, LiveRequest] = {}  # requests that AsyncLLM waits for, by its own id
+        self.scores = PromptScores(lambda outputs: self._put(EngineCoreOutputs(outputs=outputs)))
         self.calls = UtilityCalls(workers)
         self._deadlines = FirstTokenDeadlines(
             rule.first_token_timeout_s, workers, self._hurry, self._give_up
@@ -108,6 +111,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         self.mover = Mover(rule, workers, self._queries.of_moved, self._send, self._end)
         self.begun: list[str] = []
         self._outputs: asyncio.Queue[EngineCoreOutputs] = asyncio.Queue()
+        self._put = self._outputs.put_nowait
         self._encoder = MsgpackEncoder()
         self._steps = MsgpackDecoder(EngineCoreOutputs)
         self._ready: asyncio.Future[EngineReady] = asyncio.get_running_loop().create_future()
@@ -131,11 +135,11 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
     def step_outputs(self, message: StepOutputs) -> None:
         """Note the outputs of a step, and pass them on to AsyncLLM. This is the hot path."""
         outputs = self._steps.decode(message.frames)
-        strays: list[EngineCoreOutput] = []
+        apart: list[EngineCoreOutput] = []  # late ones of requests that have moved or ended
         for output in outputs.outputs:
             live = self._live.get(output.request_id)
             if live is None:
-                strays.append(output)
+                apart.append(output)
                 continue
             if live.unstarted:
                 self._started(live, output)
@@ -148,10 +152,12 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             if output.finish_reason is not None:
                 live.trace.ended(str(output.finish_reason))
                 self._forget(live)
-        if strays:  # late outputs for requests that have moved or ended: not for AsyncLLM
-            late = set(map(id, strays))
-            outputs.outputs = [one for one in outputs.outputs if id(one) not in late]
-        self._outputs.put_nowait(outputs)
+            if output.new_prompt_logprobs_tensors is not None or self.scores.waiting:
+                apart += [output] * self.scores.holds(output)
+        if apart:
+            later = set(map(id, apart))
+            outputs.outputs = [one for one in outputs.outputs if id(one) not in later]
+        self._put(outputs)
 
     def _started(self, live: LiveRequest, output: EngineCoreOutput) -> None:
         """Note the first output of a request on its worker."""

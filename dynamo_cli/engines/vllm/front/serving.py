@@ -132,6 +132,7 @@ class Serving:
             self._llm = _build_llm(vllm_config, self.client)
         self._memory = tokenizing.memory_of(self._llm.renderer.tokenizer)
         inline.install(self._llm, self._lanes, self._memory)
+        self.client.scores.states = self._llm.output_processor.request_states
         assert self._llm.output_handler is not None
         vital.watch(self._llm.output_handler, endless=True)
         self._state = State()
@@ -166,6 +167,8 @@ class Serving:
         rendering.install(self._llm, (chats, messages), completions, self._memory)
         if messages is not None:
             anthropic.install(messages)
+        if (answers := getattr(self._state, "openai_serving_responses", None)) is not None:
+            responses.install(answers)
         if versions.release() in versions.SHORT_WAYS:
             direct.install(self._llm, chats, completions)
             message_requests.install(messages)
@@ -327,7 +330,7 @@ class Serving:
             return answer
         match endpoint:
             case Endpoint.RESPONSES:
-                return responses.events(answer, trace)
+                return responses.events(answer, trace, self._lanes.answers)
             case Endpoint.MESSAGES:
                 return anthropic.events(answer, trace)
         return answer

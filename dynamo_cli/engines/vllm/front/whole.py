@@ -1,5 +1,5 @@
 """Whole answers of plain chats, completions and messages: their JSON is made from constant parts.
-Chats with many log probabilities are left for a thread (`scored.py`).
+Chats and completions with many log probabilities are left for a thread (`scored.py`).
 
 vLLM makes five objects and their JSON for each answer. The bytes here are the same.
 """
@@ -15,6 +15,7 @@ import orjson
 from vllm.entrypoints.openai.chat_completion import serving as chats
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
 from vllm.entrypoints.openai.completion import serving as completions
+from vllm.entrypoints.openai.completion.protocol import CompletionResponse
 from vllm.outputs import RequestOutput
 
 from dynamo_cli.engines.vllm.front import message_stream, scored
@@ -52,7 +53,7 @@ def _chats(serving: Any, body_of: Callable[..., bytes]) -> Callable[..., Awaitab
             return serving.create_error_response("Client disconnected")
         if not common or final is None or not _is_plain(final) or more.get("mm_token_counts"):
             make = partial(answer, request, _again(final), answer_id, model, *args, **more)
-            many = final is not None and scored.has_many(request, final)
+            many = final is not None and scored.has_many([final])
             return scored.UnmadeAnswer(partial(_scored, make)) if many else await make()
         body = body_of(serving, request, final, answer_id, created, model)
         return Reply(current_trace.get().request_id, 200, JSON, body)
@@ -73,7 +74,9 @@ def _completions(serving: Any) -> Callable[..., Any]:
     ) -> Any:
         common = len(outputs) == 1 and is_common_completion(serving, request)
         if not common or not _is_plain(outputs[0]):
-            return answer(outputs, request, answer_id, created, model, *args)
+            make = partial(answer, outputs, request, answer_id, created, model, *args)
+            many = not request.stream and scored.has_many(outputs)
+            return scored.UnmadeAnswer(partial(_scored, _awaitable(make))) if many else make()
         body = _completion_body(serving, outputs[0], answer_id, created, model)
         return Reply(current_trace.get().request_id, 200, JSON, body)
 
@@ -83,9 +86,16 @@ def _completions(serving: Any) -> Callable[..., Any]:
 async def _scored(make: Callable[[], Awaitable[Any]]) -> Any:
     """Make an answer with many log probabilities."""
     answer = await make()
-    if not isinstance(answer, ChatCompletionResponse):
+    if not isinstance(answer, (ChatCompletionResponse, CompletionResponse)):
         return answer
     return Reply(current_trace.get().request_id, 200, JSON, scored.body_of(answer))
+
+
+def _awaitable(make: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
+    async def run() -> Any:
+        return make()
+
+    return run
 
 
 def _is_plain(output: RequestOutput) -> bool:
