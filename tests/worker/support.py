@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -16,7 +17,7 @@ from dynamo_cli.engines.mock.block_pool import BlockPool
 from dynamo_cli.engines.prepared import Prepared
 from dynamo_cli.errors import DynamoError
 from dynamo_cli.ipc import publisher
-from dynamo_cli.ipc.codec import Decoder
+from dynamo_cli.ipc.codec import Decoder, encode
 from dynamo_cli.ipc.switchboard import join
 from dynamo_cli.messages.admin import Operate, Operation
 from dynamo_cli.messages.base import Message
@@ -382,6 +383,26 @@ class Around:
         """Rounds of the process's loop, which do not wait."""
         for _ in range(times):
             self.process.advance(0)
+
+    @contextmanager
+    def full_link(
+        self, monkeypatch: pytest.MonkeyPatch, peer: ProcessId, message: Message
+    ) -> Iterator[None]:
+        """The link to a neighbour that does not read is full of this message."""
+        link, data = self.process._switchboard.links[peer], encode(message)
+        with monkeypatch.context() as full:
+            full.setattr("dynamo_cli.ipc.link.MAX_PENDING_BYTES", 0)
+            while link.send(data):
+                pass
+            yield
+
+    def heard_late(self, peer: ProcessId, kind: type[Any]) -> list[str]:
+        """Jobs of messages of this kind, as a neighbour reads again what waits for it."""
+        told: list[str] = []
+        for _ in range(3):
+            told += [one.job_id for one in self[peer].heard(kind)]
+            self.turn()
+        return told
 
     def later(self, seconds: float) -> None:
         """Let time pass, and the process notice it."""

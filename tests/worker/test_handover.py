@@ -9,7 +9,6 @@ import pytest
 
 from dynamo_cli.config import PlacementRule
 from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest
-from dynamo_cli.ipc.codec import encode
 from dynamo_cli.messages.admin import Operate, Operated, Operation
 from dynamo_cli.messages.prefill import (
     CancelJob,
@@ -332,17 +331,9 @@ def test_a_queue_that_does_not_read_is_told_of_an_abort_when_it_reads_again(
     with around(monkeypatch) as town:
         town[PROCESSOR].send(request("a"))
         town[QUEUE].read()
-        link = town.process._switchboard.links[QUEUE]
-        with monkeypatch.context() as full:
-            full.setattr("dynamo_cli.ipc.link.MAX_PENDING_BYTES", 0)
-            while link.send(encode(CancelJob("-" * 1000))):
-                pass
+        with town.full_link(monkeypatch, QUEUE, CancelJob("-" * 1000)):
             town[PROCESSOR].send(AbortRequests(["a"]))
-        told: list[str] = []
-        for _ in range(3):
-            told += [one.job_id for one in town[QUEUE].heard(CancelJob)]
-            town.turn()
-        assert told[-1] == "a"
+        assert town.heard_late(QUEUE, CancelJob)[-1] == "a"
 
 
 def test_blocks_are_given_back_to_those_who_hold_them(monkeypatch: pytest.MonkeyPatch) -> None:

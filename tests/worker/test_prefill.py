@@ -7,7 +7,6 @@ import logging
 import pytest
 
 from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest
-from dynamo_cli.ipc.codec import encode
 from dynamo_cli.messages.admin import Operate, Operation
 from dynamo_cli.messages.lifecycle import Phase, PhaseChange
 from dynamo_cli.messages.prefill import (
@@ -116,19 +115,12 @@ def test_a_worker_that_does_not_read_is_told_of_a_prefill_when_it_reads_again(
         town[QUEUE].send(run("a"))
         town[QUEUE].read()
         town[WORKER].read()
-        link = town.process._switchboard.links[WORKER]
-        with monkeypatch.context() as full:
-            full.setattr("dynamo_cli.ipc.link.MAX_PENDING_BYTES", 0)
-            while link.send(encode(PrefillDone("another", 0, b"-" * 1000, 5, 6))):
-                pass
+        with town.full_link(monkeypatch, WORKER, PrefillDone("another", 0, b"-" * 1000, 5, 6)):
             town.engine.prefill_side.end("a~1")
             town.turn()
         assert town.engine.prefill_side.released == []
         assert town[QUEUE].read()[0] == JobEnded("a")
-        told: list[str] = []
-        for _ in range(3):
-            told += [one.job_id for one in town[WORKER].heard(PrefillDone)]
-            town.turn()
+        told = town.heard_late(WORKER, PrefillDone)
         assert (told[0], told[-1]) == ("another", "a")
 
 

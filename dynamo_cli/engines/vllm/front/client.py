@@ -135,7 +135,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
     def step_outputs(self, message: StepOutputs) -> None:
         """Note the outputs of a step, and pass them on to AsyncLLM. This is the hot path."""
         outputs = self._steps.decode(message.frames)
-        apart: list[EngineCoreOutput] = []  # late ones of requests that have moved or ended
+        apart: list[EngineCoreOutput] = []  # held back, or of requests that have moved or ended
         for output in outputs.outputs:
             live = self._live.get(output.request_id)
             if live is None:
@@ -152,11 +152,12 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             if output.finish_reason is not None:
                 live.trace.ended(str(output.finish_reason))
                 self._forget(live)
-            if output.new_prompt_logprobs_tensors is not None or self.scores.waiting:
-                apart += [output] * self.scores.holds(output)
+            scored = output.new_prompt_logprobs_tensors is not None
+            if (scored or self.scores.waiting) and self.scores.holds(output):
+                apart.append(output)
         if apart:
-            later = set(map(id, apart))
-            outputs.outputs = [one for one in outputs.outputs if id(one) not in later]
+            removed = set(map(id, apart))
+            outputs.outputs = [one for one in outputs.outputs if id(one) not in removed]
         self._put(outputs)
 
     def _started(self, live: LiveRequest, output: EngineCoreOutput) -> None:

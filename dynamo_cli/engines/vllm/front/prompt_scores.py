@@ -19,7 +19,8 @@ from vllm.v1.outputs import LogprobsTensors
 from dynamo_cli.host import vital
 
 PIECE = 256
-"""Log probabilities that are converted at once: 3 ms of work. With more, a first output waits."""
+"""Log probabilities that are converted at once: 3 ms of work. The outputs of a request whose prompt
+has more of them are held back."""
 
 
 @dataclass(slots=True, eq=False)
