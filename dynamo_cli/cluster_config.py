@@ -7,6 +7,7 @@ from dataclasses import dataclass
 DEFAULT_BEAT_S = 0.5
 DEFAULT_LOST_S = 3.0
 DEFAULT_HEADLESS_S = 4.0
+DEFAULT_FROZEN_S = 30.0
 DEFAULT_JOIN_S = 60.0
 
 
@@ -17,13 +18,17 @@ class ClusterTimeouts:
     Attributes:
         beat_s: seconds between two heartbeats from the head to an outpost, which answers each.
         lost_s: a node whose outpost has not answered for so long is lost, seconds.
-        headless_s: an outpost that has not heard the head for so long ends itself, seconds.
+        headless_s: an outpost that has not heard the head for so long, and has no connection to it,
+            ends itself, seconds.
+        frozen_s: the same for one that has a connection, since the head is only very busy then,
+            seconds.
         join_s: how long an outpost may take from its start to its first answer, seconds.
     """
 
     beat_s: float = DEFAULT_BEAT_S
     lost_s: float = DEFAULT_LOST_S
     headless_s: float = DEFAULT_HEADLESS_S
+    frozen_s: float = DEFAULT_FROZEN_S
     join_s: float = DEFAULT_JOIN_S
 
 

@@ -41,6 +41,12 @@ class RelayBound(Message, frozen=True):
     port: int
 
 
+class RelayConnection(Message, frozen=True):
+    """From a node's end: whether there is a connection to the head now."""
+
+    up: bool
+
+
 class RelayJoined(Message, frozen=True):
     """The other end has connected; nothing of an earlier connection is left."""
 
@@ -264,10 +270,15 @@ class PlaceOutpost(Message, frozen=True):
 # -- the process that speaks with Ray -> supervisor -------------------------------------------
 
 
+HEAD_UNHEARD = "the head was not heard"
+"""How the reason begins if an outpost has ended because it lost touch with the head."""
+
+
 class OutpostEnded(Message, frozen=True):
     """An outpost has ended or could not be started; it is started again if that is possible.
 
     Attributes:
+        reason: why; see also `HEAD_UNHEARD`.
         error: class of errors.py if another start would not help; else empty.
     """
 

@@ -10,6 +10,7 @@ from dynamo_cli.messages.cluster import (
     OutpostEnded,
     PlaceOutpost,
     RelayBound,
+    RelayConnection,
     RelayCut,
     RelayDown,
     RelayJoined,
@@ -202,6 +203,7 @@ ToSupervisor = (
     | PlacementChanged
     | RelayBound
     | RelayJoined
+    | RelayConnection
     | RelayCut
     | RelayStats
     | Carry

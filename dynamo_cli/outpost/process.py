@@ -23,6 +23,7 @@ from dynamo_cli.ipc.link import passed_ring
 from dynamo_cli.ipc.switchboard import join
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.cluster import (
+    HEAD_UNHEARD,
     Beat,
     Carry,
     ChildGone,
@@ -34,6 +35,7 @@ from dynamo_cli.messages.cluster import (
     LivingChildren,
     PartChild,
     Present,
+    RelayConnection,
     RelayCut,
     RelayDown,
     RelayUp,
@@ -70,7 +72,6 @@ RELAY = ProcessId(Role.RELAY)
 OWN = (RELAY, ZYGOTE)
 """The children that the outpost itself needs. The head does not know them."""
 
-NO_HEAD = "the head is gone"
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 logger = logging.getLogger(__name__)
@@ -92,14 +93,14 @@ class Outpost:
         self._waiting: dict[ProcessId, LocalChild] = {}
         self._restarts = {one: Restarts(RestartPolicy()) for one in OWN}
         self._shift_ns = 0
-        self._links_reset = False
+        self._links_reset = self._connected = False
         self._lines = 0
         self._look_s = post.timeouts.beat_s / 2
         self._awake = AwakeClock(self._look_s, time.monotonic)
         self._heard_s = self._awake.now()
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._orphans = Orphans(self._alive)
-        self._watching = Watching(post.worker_timeout_s, self._others)
+        self._watching = Watching(post.worker_timeout_s, self._alive)
         self._background = Background(self._on_bug)
         self._from_head = Decoder(FromSupervisor)
         self._to_child = Decoder(ToChild)
@@ -125,16 +126,17 @@ class Outpost:
         """End when the head has been silent for too long."""
         while not self._ended.done():
             await asyncio.sleep(self._look_s)
-            if self._awake.look() - self._heard_s > self._limit_s:
-                self._end(NO_HEAD)
+            if (silent_s := self._awake.look() - self._heard_s) > self._limit_s:
+                self._end(f"{HEAD_UNHEARD} for {silent_s:.0f} s")
 
     @property
     def _limit_s(self) -> float:
         """How long the head may be silent, seconds: longer until it was heard for the first time,
-        and while the relay is not ready."""
+        while the relay is not ready, and while there is a connection to it."""
         timeouts = self._post.timeouts
-        can_hear = self._links_reset and self._children[RELAY].phase is Phase.READY
-        return timeouts.headless_s if can_hear else timeouts.join_s
+        if not self._links_reset or self._children[RELAY].phase is not Phase.READY:
+            return timeouts.join_s
+        return timeouts.frozen_s if self._connected else timeouts.headless_s
 
     def _on_bug(self, what: str, trace: list[str]) -> None:
         """End after an unexpected error, since the state may be wrong; the head starts another
@@ -162,8 +164,9 @@ class Outpost:
     def _again(self, child: Child) -> None:
         """Start the relay or the zygote again."""
         if child.process == RELAY:
+            self._connected = False
             self._part_all("the relay of the node has ended")
-        if child.failure is not None:
+        if child.failure is not None and not child.stalled:
             self._end(f"{child.process.name}: {child.failure[1]}")
             return
         delay_s = self._restarts[child.process].next_delay_s(child.ready_s, killed=True)
@@ -188,6 +191,8 @@ class Outpost:
                 self._obey(self._from_head(payload))
             case RelayCut(reason):
                 self._part_all(reason)
+            case RelayConnection(up):
+                self._connected = up
             case Pong():
                 self._watching.answered(child)
                 return

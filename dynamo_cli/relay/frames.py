@@ -4,15 +4,17 @@
 
     HELLO    node -> head: the session that the node wants; sent again and again. Its number says
              how many frames the node has sent in this session
-    WELCOME  head -> node: the answer to HELLO; its generation is the life of the head's end, a
-             random number that changes when that end starts or misses a frame
+    WELCOME  head -> node: the answer to HELLO; its number says how many frames the head has sent in
+             this session, its generation is the life of the head's end, a random number that
+             changes when that end starts or misses a frame
     OPEN     there is a link with this generation; data may follow
     DATA     body: u32 count | u32 length of each message | the messages
     ACK      body: (u64 generation | u64 bytes that were delivered) for each link
     CARRY    body: a message between supervisor and outpost
 
 `number` counts the frames of a session in one direction, so that a lost frame is noticed. HELLO and
-WELCOME are not counted. A link is known by its generation, a number that the supervisor gives it.
+WELCOME are not counted themselves. A link is known by its generation, a number that the supervisor
+gives it.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from dynamo_cli.ipc.link import Link, RingFds
 from dynamo_cli.messages.cluster import (
     Carry,
     RelayBound,
+    RelayConnection,
     RelayCut,
     RelayDown,
     RelayJoined,
@@ -101,6 +102,8 @@ class Relay:
             elif descriptor == self._control.fileno():
                 told = True
         self._on_control(told=told)
+        if self._wire.watch():
+            self._control.send_state(RelayConnection(self._wire.connected))
         for peer, data in self._wire.receive():
             self._on_frame(peer, Frame.unpack(data))
         self._acknowledge()

@@ -4,6 +4,9 @@ The node chooses a random number for its session. It sends HELLO with this numbe
 as long as the session lasts. The head answers each HELLO with WELCOME, which carries its life: a
 random number that the head chooses when it starts, and again when it misses a frame. A node begins
 another session when it misses a frame, and when WELCOME carries another life than before.
+
+HELLO and WELCOME say how many frames their sender has sent, so that the last frames before a pause
+are missed too: no later frame would show the gap.
 """
 
 from __future__ import annotations
@@ -79,21 +82,31 @@ class HeadSession(Session):
     def take(self, frame: Frame) -> SessionStep:
         """Judge a frame of the node."""
         if frame.kind is FrameKind.HELLO:
-            known = self.joined and frame.session == self._session
-            # If frames were sent in a session that this end does not know, the session began in an
-            # earlier life of this end. It is over: the node sees that from the life in the answer.
-            joined = not known and not frame.number
-            if joined:
-                self._session, self.joined = frame.session, True
-                self._count_anew()
-            welcome = Frame(FrameKind.WELCOME, frame.session, 0, self._life, b"")
-            return SessionStep(joined=joined, reply=welcome)
+            return self._greeted(frame)
         if self._is_stale(frame):
             return SessionStep()
         if self._in_order(frame):
             return DELIVER
-        self.joined, self._life = False, self._new()
+        self._end()
         return SessionStep(cut=MISSING)
+
+    def _end(self) -> None:
+        self.joined, self._life = False, self._new()
+
+    def _greeted(self, frame: Frame) -> SessionStep:
+        known = self.joined and frame.session == self._session
+        missing = known and frame.number != self._received
+        # If frames were sent in a session that this end does not know, the session began in an
+        # earlier life of this end. It is over: the node sees that from the life in the answer.
+        joined = not known and not frame.number
+        if missing:
+            self._end()
+        elif joined:
+            self._session, self.joined = frame.session, True
+            self._count_anew()
+        sent = self._sent if known else 0
+        welcome = Frame(FrameKind.WELCOME, frame.session, sent, self._life, b"")
+        return SessionStep(joined=joined, cut=MISSING if missing else "", reply=welcome)
 
 
 class NodeSession(Session):
@@ -126,8 +139,9 @@ class NodeSession(Session):
     def _welcomed(self, frame: Frame) -> SessionStep:
         if frame.session != self._session:
             return SessionStep()
-        if self.joined and frame.generation != self._head:
+        replaced = self.joined and frame.generation != self._head
+        if replaced or frame.number != self._received:
             self._begin()
-            return SessionStep(cut=REPLACED, reply=self.hello())
+            return SessionStep(cut=REPLACED if replaced else MISSING, reply=self.hello())
         joined, self.joined, self._head = not self.joined, True, frame.generation
         return SessionStep(joined=joined)

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import zmq
 from zmq.utils import z85
+from zmq.utils.monitor import parse_monitor_message
 
 from dynamo_cli.cluster_config import RelayConfig
 from dynamo_cli.errors import PortInUse
@@ -20,6 +21,8 @@ time in which this machine itself was paused, the supervisor's heartbeats do not
 is longer than theirs."""
 
 RETRY_MS, MOST_RETRY_MS = 50, 250
+
+CONNECTED, DISCONNECTED = int(zmq.EVENT_HANDSHAKE_SUCCEEDED), int(zmq.EVENT_DISCONNECTED)
 
 EVENTS, POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
 """As plain numbers: arithmetic with the flags of pyzmq takes microseconds."""
@@ -42,6 +45,7 @@ class Wire:
     Attributes:
         port: the port at which the head listens.
         gate: descriptor that is readable when clients want to connect; then call `admit`.
+        connected: at a node, whether there is a connection to the head; see `watch`.
         refused: connections that were refused because of their key.
         sent_frames, sent_bytes, received_frames, received_bytes: what has passed since the start.
 
@@ -55,6 +59,8 @@ class Wire:
         self._zap = self._context.socket(zmq.REP)
         self.gate = int(self._zap.getsockopt(zmq.FD))
         self._peer = b""
+        self._states: zmq.Socket[bytes] | None = None
+        self.connected = False
         self.refused = 0
         self.sent_frames = self.sent_bytes = self.received_frames = self.received_bytes = 0
         self._socket = self._context.socket(zmq.ROUTER if config.listens else zmq.DEALER)
@@ -63,6 +69,7 @@ class Wire:
         self._listens = config.listens
         endpoint = f"tcp://{config.host}:{config.port or '*'}"
         if not config.listens:
+            self._states = self._socket.get_monitor_socket(CONNECTED | DISCONNECTED)
             self._socket.connect(endpoint)
             return
         self._zap.bind(ZAP)
@@ -94,7 +101,16 @@ class Wire:
     def descriptors(self) -> tuple[int, ...]:
         """Descriptors to poll; they only announce that something may have come."""
         frames = int(self._socket.getsockopt(zmq.FD))
-        return (frames, self.gate) if self._listens else (frames,)
+        other = self.gate if self._states is None else int(self._states.getsockopt(zmq.FD))
+        return (frames, other)
+
+    def watch(self) -> bool:
+        """Update `connected`; returns whether it has changed, or there is another connection."""
+        news = False
+        while self._states is not None and _readable(self._states):
+            event = parse_monitor_message(self._states.recv_multipart(zmq.DONTWAIT))["event"]
+            self.connected, news = event == CONNECTED, True
+        return news
 
     def answer_to(self, peer: bytes) -> None:
         """At the head: send to this connection from now on."""

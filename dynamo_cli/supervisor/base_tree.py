@@ -280,7 +280,7 @@ class Tree:
         elif retired:
             self._retired(child)
             self._log_fanout.notice("INFO", f"{child.process.name} has ended ({how})")
-        elif not self._has_served:
+        elif self._ends_start(child):
             self._ending.give_up(failure_of(child.process.name, child.failure, how))
             if child.failure is None:
                 self._deaths.died(child, exit_code)
@@ -293,6 +293,10 @@ class Tree:
             step = self._restart_later(child, why, child.ready_s, killed=killed)
             self._deaths.died(child, exit_code, self._alive(), *step)
         self._publish()
+
+    def _ends_start(self, _child: Child) -> bool:
+        """Whether the run ends because this child has ended: not once it has served."""
+        return not self._has_served
 
     def _restart_later(
         self, child: Child, how: str, ready_s: float | None = None, *, killed: bool = False
@@ -375,10 +379,9 @@ class Tree:
             frontend.control.send_state(message)
         begins = verdict.serving and not self._has_served
         self._has_served |= begins
-        if verdict.hopeless and self._has_served:
-            self._ending.give_up(
-                ChildFailed(f"no request can be served any more: {verdict.reason}.")
-            )
+        if verdict.hopeless:
+            why = f"no request can be served any more: {verdict.reason}."
+            self._ending.give_up(ChildFailed(why))
         self._view.processes(table)
         if begins:
             # The frontend reports its URL as the detail of its readiness.

@@ -98,9 +98,16 @@ class ClusterSupervisor(Supervisor):
         super().on_exit(child, exit_code)
         self._nodes.on_exit(child.process)
 
+    def _ends_start(self, child: Child) -> bool:
+        return super()._ends_start(child) and not self._is_lost(child)
+
+    def _is_lost(self, child: Child) -> bool:
+        """Whether it is gone with its node, and not by itself."""
+        return isinstance(child, RemoteChild) and not self._nodes.is_up(child.node)
+
     def _restart_later(self, child: Child, how: str, *rest: Any, killed: bool = False) -> Any:
-        lost = isinstance(child, RemoteChild) and not self._nodes.is_up(child.node)
-        return super()._restart_later(child, how, *rest, killed=killed or lost)
+        killed = killed or self._is_lost(child)
+        return super()._restart_later(child, how, *rest, killed=killed)
 
     def _probe(self, worker: Child) -> None:
         frontend = self._children[FRONTEND]

@@ -29,9 +29,8 @@ BUSY_SHARE = 0.05
 QUICK_TIMEOUT_S = 5.0
 """Longest timeout for processes in `QUICK`, seconds."""
 
-QUICK = (Role.ROUTER, Role.HOST_CACHE, Role.PREFILL_QUEUE)
+QUICK = (Role.ROUTER, Role.HOST_CACHE, Role.PREFILL_QUEUE, Role.RELAY)
 """Roles that have no long steps, and whose restart loses no request."""
-
 
 ALWAYS = {Role.CLUSTER: DEFAULT_WORKER_TIMEOUT_S, Role.RELAY: QUICK_TIMEOUT_S}
 """Roles that are asked even if nobody else is, and their timeouts then, seconds: if one of them
@@ -137,6 +136,5 @@ class Liveness:
         return f"no sign of life for {silent_s:.0f} s ({state})"
 
     def _timeout_of(self, process: ProcessId) -> float:
-        if process.role in QUICK:
-            return min(self._timeout_s, QUICK_TIMEOUT_S)
-        return self._timeout_s or ALWAYS.get(process.role, 0.0)
+        timeout_s = self._timeout_s or ALWAYS.get(process.role, 0.0)
+        return min(timeout_s, QUICK_TIMEOUT_S) if process.role in QUICK else timeout_s

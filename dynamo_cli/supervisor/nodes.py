@@ -9,18 +9,18 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from dynamo_cli.cluster_config import ClusterPlan, Node, RelayConfig
+from dynamo_cli.cluster_config import ClusterPlan, RelayConfig
 from dynamo_cli.config import ENGINE_ROLES
-from dynamo_cli.errors import ChildFailed, DynamoError, ResourceError, error_class
+from dynamo_cli.errors import ChildFailed, ResourceError, error_class
 from dynamo_cli.host import oserrors
-from dynamo_cli.ipc.codec import Decoder, encode
-from dynamo_cli.messages.base import Message
+from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.messages.cluster import (
+    HEAD_UNHEARD,
     Beat,
     Carry,
     ChildGone,
@@ -39,11 +39,10 @@ from dynamo_cli.messages.cluster import (
     SignalChild,
 )
 from dynamo_cli.messages.lifecycle import Phase
-from dynamo_cli.relay.wire import key_pair
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor.awake import AwakeClock
-from dynamo_cli.supervisor.child import Child, Parent, Start
-from dynamo_cli.supervisor.node_counts import NodeCounts
+from dynamo_cli.supervisor.child import Child, Start
+from dynamo_cli.supervisor.node_handle import NodeHandle, NodeParent
 from dynamo_cli.supervisor.post import Post, Versions
 from dynamo_cli.supervisor.remote_child import RemoteChild
 from dynamo_cli.supervisor.verdict import start_hint
@@ -53,81 +52,6 @@ AGAIN_S = 1.0
 """Seconds from the end of an outpost to its next start."""
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
-
-
-class NodeParent(Parent, Protocol):
-    """What nodes ask of the supervisor."""
-
-    def child(self, process: ProcessId) -> Child | None:
-        """The latest child of this process."""
-
-    def children_of(self, node: str) -> list[RemoteChild]:
-        """The children on this node that live."""
-
-    def on_node_up(self, node: str, present: dict[str, str]) -> None:
-        """Join what lives there (phase by name of the process), and start what is missing.
-
-        Raises:
-            OSError: the system does not let the links be made.
-        """
-
-    def on_node_down(self, node: str, why: str, *, told: bool) -> None:
-        """Part the children of this node from all others.
-
-        Args:
-            told: whether people know this already.
-        """
-
-    def give_up_start(self, failure: DynamoError) -> bool:
-        """End the run if it has not served yet; returns whether that was so."""
-
-    def show_nodes(self, table: NodeTable) -> None:
-        """Pass the state of all nodes on to the frontend."""
-
-    def notice(self, level: str, text: str) -> None:
-        """Show a line to people."""
-
-
-class NodeHandle:
-    """One other machine.
-
-    Attributes:
-        index: its position in the plan, which is also the number of its relay.
-        joined: whether both ends of its relay are connected.
-        resetting: whether its outpost has been asked who is there, and has not answered yet.
-        up: whether its outpost answers.
-        trouble: what people were told last of why it is not up; empty once it is.
-        placed: whether Ray was asked to start its outpost, which has not ended since.
-        heard_s: when its outpost was heard last, by the time that the head was awake.
-        awaited_s: since when the outpost should connect, by the same time; None if none is started.
-        outpost: the start of the outpost that answered last.
-        counts: what is counted of it.
-    """
-
-    def __init__(self, index: int, machine: Node, tree: NodeParent) -> None:
-        self.index, self.machine = index, machine
-        self._tree = tree
-        self.relay_id = ProcessId(Role.RELAY, index)
-        self.head_keys, self.node_keys = key_pair(), key_pair()
-        self.port = 0
-        self.up = self.joined = self.resetting = False
-        self.outpost = ""
-        self.heard_s: float | None = None
-        self.placed = False
-        self.awaited_s: float | None = None
-        self.again_s = 0.0
-        self.trouble = ""
-        self.counts = NodeCounts()
-
-    def relay(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send to the head's end of the relay."""
-        child = self._tree.child(self.relay_id)
-        if child is not None and child.alive:
-            child.control.send(message, descriptors)
-
-    def tell(self, message: Message) -> None:
-        """Send to the outpost."""
-        self.relay(Carry(encode(message)))
 
 
 class Nodes:
@@ -259,16 +183,23 @@ class Nodes:
 
     def _on_outpost_ended(self, node: NodeHandle, ended: OutpostEnded) -> None:
         why = f"{node.machine.name}: {ended.reason}"
-        failure = error_class(ended.error or ChildFailed.__name__)(why)
-        if self._tree.give_up_start(failure):
-            return
-        if node.trouble != why:
-            self._tree.notice("WARNING", f"the outpost has ended: {why}; it is started again")
-        node.trouble, node.placed, node.awaited_s = why, False, None
-        node.again_s = time.monotonic() + AGAIN_S
+        node.placed, node.awaited_s = False, None
+        if self._is_overloaded(node, ended) or not self._tree.give_up_start(
+            error_class(ended.error or ChildFailed.__name__)(why)
+        ):
+            if node.trouble != why:
+                self._tree.notice("WARNING", f"the outpost has ended: {why}; it is started again")
+            node.trouble, node.again_s = why, time.monotonic() + AGAIN_S
         self._on_cut(node, ended.reason)
         for child in self._tree.children_of(node.machine.name):
             child.lost(f"the outpost on {node.machine.name} has ended")
+
+    def _is_overloaded(self, node: NodeHandle, ended: OutpostEnded) -> bool:
+        """Whether the outpost only lost touch with the head, because a machine or the network was
+        too busy. If that happens again and again it will not pass."""
+        unheard = ended.reason.startswith(HEAD_UNHEARD)
+        node.unheard += unheard
+        return unheard and node.unheard <= self._config.restart.limit
 
     # -- outposts ------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import threading
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -102,6 +103,15 @@ def parent_of(pid: int) -> int:
 def outpost_of(server: Server, node: str) -> int:
     """The outpost, which is the parent of its workers."""
     return parent_of(next(iter(on(server, node).values())))
+
+
+def relay_of(server: Server, node: str) -> int:
+    """The node's end of its relay."""
+    return next(
+        pid
+        for pid in children_of(outpost_of(server, node))
+        if b"relay" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
 
 
 @contextmanager
@@ -225,14 +235,7 @@ def reconnects(server: Server) -> int:
 @pytest.mark.parametrize("end", ["head", "node"])
 def test_a_killed_relay_moves_requests_and_leaves_the_engines(server: Server, end: str) -> None:
     before = on(server, "node-b")
-    relays = {
-        "head": server.pid_of("relay 1"),
-        "node": next(
-            pid
-            for pid in children_of(outpost_of(server, "node-b"))
-            if b"relay" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        ),
-    }
+    relays = {"head": server.pid_of("relay 1"), "node": relay_of(server, "node-b")}
     earlier = reconnects(server)
     with under_load(server):
         os.kill(relays[end], signal.SIGKILL)
@@ -300,6 +303,27 @@ def test_a_stopped_outpost_is_lost_and_joins_again(server: Server) -> None:
             os.kill(outpost, signal.SIGCONT)
         check_whole(server)
     assert on(server, "node-b") == before, server.log
+
+
+def test_a_stopped_relay_of_a_node_is_started_again_and_leaves_the_engines(server: Server) -> None:
+    before = on(server, "node-b")
+    with under_load(server):
+        relay = relay_of(server, "node-b")
+        os.kill(relay, signal.SIGSTOP)
+        wait_until(lambda: not alive(relay), 20, "its outpost ends it")
+        check_whole(server)
+    assert on(server, "node-b") == before, server.log
+
+
+def test_a_head_that_stands_still_for_a_while_keeps_the_engines(server: Server) -> None:
+    """Its relays go on, so the nodes know that its machine is there."""
+    before = on(server, "node-a") | on(server, "node-b")
+    with under_load(server):
+        os.kill(server.process.pid, signal.SIGSTOP)
+        time.sleep(8)
+        os.kill(server.process.pid, signal.SIGCONT)
+        check_whole(server)
+    assert on(server, "node-a") | on(server, "node-b") == before, server.log
 
 
 def test_a_worker_that_retires_while_its_node_is_lost_ends_and_the_next_one_serves(

@@ -14,6 +14,7 @@ from dynamo_cli.ipc.codec import encode
 from dynamo_cli.ipc.control import Control
 from dynamo_cli.ipc.link import RingFds, create_ring
 from dynamo_cli.messages.cluster import (
+    HEAD_UNHEARD,
     Beat,
     Carry,
     ChildGone,
@@ -23,6 +24,7 @@ from dynamo_cli.messages.cluster import (
     LivingChildren,
     PartChild,
     Present,
+    RelayConnection,
     RelayCut,
     RelayDown,
     RelayUp,
@@ -40,7 +42,7 @@ from dynamo_cli.messages.lifecycle import (
     SetPhase,
 )
 from dynamo_cli.outpost import process
-from dynamo_cli.outpost.process import NO_HEAD, Outpost
+from dynamo_cli.outpost.process import RELAY, Outpost
 from dynamo_cli.supervisor.logs import SENT_CHARS, TAIL_CHARS, LogLines, OutputLine
 from dynamo_cli.supervisor.orphans import Orphans
 from dynamo_cli.supervisor.watching import Watching
@@ -213,19 +215,64 @@ async def run(node: Node, monkeypatch: pytest.MonkeyPatch) -> str:
     return await asyncio.wait_for(node.outpost.run(), 30)
 
 
-@pytest.mark.parametrize("heard", [False, True])
+@pytest.mark.parametrize("limit", ["join_s", "headless_s", "frozen_s"])
 def test_without_the_head_it_ends_with_its_children(
-    monkeypatch: pytest.MonkeyPatch, heard: bool
+    monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
+    """It waits longest for a head that it has not heard yet, or has a connection to."""
+
     async def scenario() -> None:
-        node = Node(beat_s=0.01, **({"headless_s": 0.1} if heard else {"join_s": 0.1}))
-        if heard:
+        node = Node(beat_s=0.01, **{limit: 0.1})
+        if limit != "join_s":
             node.outpost.on_report(node.relay, PhaseChange(Phase.READY), ())
             node.hear(ResetLinks("", 0))
-        assert await run(node, monkeypatch) == NO_HEAD
+        node.outpost.on_report(node.relay, RelayConnection(limit == "frozen_s"), ())
+        assert await run(node, monkeypatch) == f"{HEAD_UNHEARD} for 0 s"
         assert not node.worker.alive
 
     asyncio.run(scenario())
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[ProcessId]:
+    """What the outpost starts of its own children; no process is."""
+    found: list[ProcessId] = []
+    monkeypatch.setattr(Outpost, "_begin", lambda _, one, __: found.append(one))
+    return found
+
+
+def test_a_relay_that_was_started_again_has_no_connection_yet(begun: list[ProcessId]) -> None:
+    async def scenario() -> None:
+        node = Node()
+        timeouts = node.outpost._post.timeouts
+        node.outpost.on_report(node.relay, PhaseChange(Phase.READY), ())
+        node.hear(ResetLinks("", 0))
+        node.outpost.on_report(node.relay, RelayConnection(True), ())
+        assert node.outpost._limit_s == timeouts.frozen_s
+        node.relay.gone.set()
+        node.outpost.on_exit(node.relay, -9)
+        await asyncio.sleep(0.01)
+        assert node.outpost._limit_s == timeouts.headless_s
+
+    asyncio.run(scenario())
+    assert begun == [RELAY]
+
+
+def test_a_relay_that_hangs_is_started_again(begun: list[ProcessId]) -> None:
+    """The engines go on."""
+
+    async def scenario() -> None:
+        node = Node()
+        node.outpost.on_report(node.relay, PhaseChange(Phase.READY), ())
+        node.outpost._watching._look()
+        assert Ping() in node.relay.got
+        node.relay.give_up("no sign of life for 5 s")
+        node.outpost.on_exit(node.relay, -9)
+        await asyncio.sleep(0.01)
+        assert not node.outpost._ended.done()
+
+    asyncio.run(scenario())
+    assert begun == [RELAY]
 
 
 @pytest.mark.parametrize("where", ["task", "callback"])

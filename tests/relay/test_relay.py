@@ -9,13 +9,21 @@ import pytest
 
 from dynamo_cli.ipc.link import MAX_PENDING_BYTES, Link
 from dynamo_cli.ipc.ring import HEADER_BYTES
-from dynamo_cli.messages.cluster import Carry, RelayCut, RelayDown, RelayJoined, RelayStats
+from dynamo_cli.messages.cluster import (
+    Carry,
+    RelayConnection,
+    RelayCut,
+    RelayDown,
+    RelayJoined,
+    RelayStats,
+)
 from dynamo_cli.relay import port as relay_port
 from dynamo_cli.relay import process as relay_process
 from dynamo_cli.relay.wire import Wire
 from dynamo_cli.units import KIB, MIB
 from tests.ipc.support import copies, ring
 from tests.relay.pair import HERE, THERE, End, Pair
+from tests.support.server import wait_until
 
 
 @pytest.fixture
@@ -180,6 +188,21 @@ def test_a_broken_connection_is_made_anew_and_the_session_goes_on(pair: Pair) ->
     assert received(pair, here, 1) == [b"up"]
     assert not pair.head.heard(RelayCut)
     assert not pair.head.heard(RelayJoined)
+
+
+def test_a_node_knows_whether_the_head_is_connected(pair: Pair) -> None:
+    assert pair.run_until(lambda: pair.node.heard(RelayConnection))
+    assert RelayConnection(True) in pair.node.said
+    assert not pair.head.heard(RelayConnection)
+    pair.node.said.clear()
+    pair.head.relay._wire.close()  # as when the head is killed
+
+    def told() -> bool:
+        pair.node.relay.advance(0.0)
+        return pair.node.heard(RelayConnection)
+
+    wait_until(told, 20, "the node has seen it")
+    assert pair.node.said == [RelayConnection(False)]
 
 
 def test_a_relay_that_was_started_again_makes_the_other_begin_anew(pair: Pair) -> None:

@@ -70,6 +70,48 @@ def test_a_head_that_misses_a_frame_makes_the_node_begin_anew() -> None:
     assert head.take(step.reply).joined
 
 
+def test_a_node_that_misses_the_last_frames_before_a_pause_begins_another_session() -> None:
+    head, node = joined()
+    head.frame(FrameKind.CARRY)
+    welcome = head.take(node.hello()).reply
+    assert welcome is not None
+    step = node.take(welcome)
+    assert step.cut == MISSING
+    assert step.reply is not None
+    assert head.take(step.reply).joined
+
+
+def test_a_node_that_misses_its_first_welcome_and_frames_begins_another_session() -> None:
+    numbers = count(1)
+    head, node = HeadSession(lambda: next(numbers)), NodeSession(lambda: next(numbers))
+    head.take(node.hello())
+    head.frame(FrameKind.CARRY)
+    welcome = head.take(node.hello()).reply
+    assert welcome is not None
+    step = node.take(welcome)
+    assert step.cut == MISSING
+    assert not step.joined
+    assert step.reply is not None
+    anew = head.take(step.reply)
+    assert anew.joined
+    assert anew.reply is not None
+    assert node.take(anew.reply).joined
+    assert node.take(head.frame(FrameKind.CARRY)).deliver
+
+
+def test_a_head_that_misses_the_last_frames_before_a_pause_makes_the_node_begin_anew() -> None:
+    head, node = joined()
+    node.frame(FrameKind.CARRY)
+    step = head.take(node.hello())
+    assert step.cut == MISSING
+    assert not step.joined
+    assert step.reply is not None
+    cut = node.take(step.reply)
+    assert cut.cut == REPLACED
+    assert cut.reply is not None
+    assert head.take(cut.reply).joined
+
+
 def test_a_new_head_does_not_go_on_with_the_session_of_an_earlier_one() -> None:
     """It would find that frames are missing."""
     _, node = joined()

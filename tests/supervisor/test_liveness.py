@@ -106,6 +106,13 @@ def test_a_timeout_of_zero_watches_only_what_nodes_depend_on() -> None:
         assert clock.stalls_after_s(1000) == after_s
 
 
+@pytest.mark.parametrize("timeout_s", [0, 30])
+def test_a_relay_that_hangs_is_found_as_soon_as_a_router(timeout_s: float) -> None:
+    clock = Clock(timeout_s=timeout_s)
+    clock.process = ProcessId(Role.RELAY, 3)
+    assert clock.stalls_after_s(1000) == 5
+
+
 def test_one_that_computes_and_then_hangs_is_found_soon() -> None:
     clock = Clock(cores=1.0)
     assert clock.stalls_after_s(45) is None

@@ -16,6 +16,7 @@ from dynamo_cli.errors import DynamoError, ResourceError, UsageError
 from dynamo_cli.ipc.codec import Decoder, encode
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.cluster import (
+    HEAD_UNHEARD,
     Beat,
     Carry,
     ChildGone,
@@ -35,7 +36,7 @@ from dynamo_cli.messages.cluster import (
     SignalChild,
 )
 from dynamo_cli.messages.lifecycle import Phase
-from dynamo_cli.serve_config import ServeConfig
+from dynamo_cli.serve_config import RestartPolicy, ServeConfig
 from dynamo_cli.supervisor import nodes
 from dynamo_cli.supervisor.node_counts import MOST_BEATS, NodeCounts
 from dynamo_cli.supervisor.nodes import AGAIN_S, Nodes
@@ -382,6 +383,33 @@ def test_an_outpost_that_ends_before_the_run_serves_ends_the_start(
     assert failure.message == f"{NAME}: it has other releases"
     run.after(AGAIN_S + 1)
     assert len(run.sent[CLUSTER]) == 1
+
+
+def test_an_outpost_that_loses_touch_with_the_head_does_not_end_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Machines are busiest while engines start. If it does not pass, the start fails."""
+    run = Run(monkeypatch, serves=False)
+    run.join()
+    ended = OutpostEnded(0, f"{HEAD_UNHEARD} for 4 s")
+    for turn in range(1, RestartPolicy().limit + 1):
+        run.report(ended)
+        assert all(worker.why for worker in run.workers)
+        run.after(AGAIN_S + 1)
+        assert len(run.sent[CLUSTER]) == 1 + turn
+    assert not run.failures
+    run.report(ended)
+    assert [one.message for one in run.failures] == [f"{NAME}: {ended.reason}"]
+
+
+def test_a_failed_start_does_not_wait_for_workers_whose_outpost_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Run(monkeypatch, serves=False)
+    run.join()
+    run.report(OutpostEnded(0, "killed"))
+    assert run.failures
+    assert all(worker.why for worker in run.workers)
 
 
 @pytest.mark.parametrize("serves", [False, True])
