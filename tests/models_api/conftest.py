@@ -18,7 +18,7 @@ KEY = "sesame"
 BLOCK = 32
 OPTIONS = (
     *SMALL,
-    *("--dtype", "float32", "--block-size", str(BLOCK), "--max-model-len", "2048"),
+    *("--dtype", "float32", "--block-size", str(BLOCK), "--max-model-len", "4096"),
     *("--router", "kv", "--debug-headers", "--processors", "2", "--drain-timeout", "20"),
     *("--served-model-name", "tiny", "--served-model-name", "also-tiny"),
     *("--enable-lora", "--max-lora-rank", str(adapter.RANK), "--max-loras", "4"),

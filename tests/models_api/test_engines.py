@@ -12,6 +12,9 @@ from tests.support.server import wait_until
 pytestmark = pytest.mark.engine
 
 PROMPT = " ".join(f"reset{number}" for number in range(60))
+LONG = 3900
+"""Tokens of an answer that must not end before the engine is told to sleep, however busy this
+machine is."""
 
 
 def running(client: Client) -> int:
@@ -39,7 +42,7 @@ def test_a_sleeping_engine_says_so_and_wakes_up(client: Client) -> None:
 @pytest.mark.parametrize(("mode", "status"), [("abort", 503), ("wait", 200)])
 def test_what_runs_is_aborted_or_waited_for(client: Client, mode: str, status: int) -> None:
     answers: list[Answer] = []
-    thread = threading.Thread(target=lambda: answers.append(client.complete("tiny", "x", 1000)))
+    thread = threading.Thread(target=lambda: answers.append(client.complete("tiny", "x", LONG)))
     thread.start()
     wait_until(lambda: running(client) == 1, 10, "it runs")
     assert client.post(f"/sleep?level=0&mode={mode}").status == 200
