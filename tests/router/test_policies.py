@@ -266,6 +266,21 @@ TIME_CASES: list[tuple[str, dict[str, float], list[WorkerLoad], int]] = [
         1,
     ),
     (
+        "blocks that a waiting prompt will take are not free",
+        {"lost_share": 0.5},
+        [
+            load(0, wait_s=5 * BLOCK_S, cached_blocks=900, prefill_blocks=100),
+            load(1, cached_blocks=1000),
+        ],
+        1,
+    ),
+    (
+        "nor are those that answers are filling",
+        {"lost_share": 0.5},
+        [load(0, wait_s=0.01, cached_blocks=980, active_requests=20), load(1, cached_blocks=1000)],
+        1,
+    ),
+    (
         "but not endlessly",
         {"busy_share": 0.9},
         [load(0, 8, wait_s=81 * BLOCK_S), load(1)],
@@ -325,7 +340,7 @@ def test_the_terms_of_time_are_milliseconds() -> None:
         asked, prices=msgspec.structs.replace(asked.prices, lost_share=0.75)
     )
     loads = [
-        load(0, 4, wait_s=0.1, active_requests=25, waiting_requests=5, cached_blocks=997),
+        load(0, 4, wait_s=0.1, active_requests=25, waiting_requests=5, cached_blocks=977),
         load(1, active_requests=20),
     ]
     choice = KvPolicy("time", overlap_weight=2)(asked, loads)

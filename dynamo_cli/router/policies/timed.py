@@ -125,7 +125,12 @@ def _held_s(prices: Prices, loads: Sequence[WorkerLoad]) -> float:
 
 
 def _pushed_out(request: Request, load: WorkerLoad) -> float:
-    """For which share of the blocks to compute and to load another block must be evicted."""
+    """For which share of the blocks to compute and to load another block must be evicted.
+
+    Prompts that wait will take the blocks that they need, and each answer that runs has a block
+    that is not full yet. The index shows none of these, but they are not free.
+    """
     blocks = request.prompt_blocks - load.expected_blocks
-    room = load.num_blocks - load.cached_blocks
+    taken = load.prefill_blocks + load.active_requests - load.waiting_requests
+    room = load.num_blocks - load.cached_blocks - taken
     return min(max(blocks - room, 0) / blocks, 1.0) if blocks > 0 else 0.0
