@@ -42,7 +42,10 @@ def test_ranks_live_and_die_with_their_engine() -> None:
         os.kill(ranks[0], signal.SIGKILL)
         wait_until(lambda: not any(map(alive, (worker, *ranks))), 30, "the engine ends")
         assert "a rank of this engine has ended" in server.log
-        wait_until(lambda: server.get("/health")[0] == 200, BACK_S, "there is a new engine")
+        # The supervisor may not have seen its end yet, so that the server still says it is ready.
+        back = lambda: server.pid_of("worker 0") not in (0, worker)  # noqa: E731
+        wait_until(back, BACK_S, "there is a new engine")
+        wait_until(lambda: server.get("/health")[0] == 200, BACK_S, "it is ready")
         assert complete(server)[0] == 200
 
         worker = server.pid_of("worker 0")
