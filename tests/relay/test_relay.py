@@ -171,12 +171,24 @@ def test_a_node_that_joins_anew_finds_no_link_of_the_time_before(pair: Pair) -> 
     assert not pair.head.relay._ports
 
 
+def nothing_is_on_the_way(pair: Pair) -> bool:
+    """Whether both ends have the link, and all frames of each have come to the other."""
+    head, node = pair.head.relay, pair.node.relay
+    linked = [port.link for relay in (head, node) for port in relay._ports.values()]
+    sent = head._session._sent, node._session._sent
+    return (
+        len(linked) == 2
+        and all(linked)
+        and sent == (node._session._received, head._session._received)
+    )
+
+
 def test_a_broken_connection_is_made_anew_and_the_session_goes_on(pair: Pair) -> None:
     here, there = pair.link(1)
     socket, config = pair.node.relay._wire._socket, pair.node.config
     pair.head.said.clear()
     endpoint = f"tcp://{config.host}:{config.port}"
-    advance_a_while(pair)
+    assert pair.run_until(lambda: nothing_is_on_the_way(pair))
     socket.disconnect(endpoint)
     socket.connect(endpoint)
     pair.node.relay._hello_due_s = 0.0
