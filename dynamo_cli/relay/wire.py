@@ -14,11 +14,13 @@ from dynamo_cli.cluster_config import RelayConfig
 from dynamo_cli.errors import PortInUse
 
 ZAP = "inproc://zeromq.zap.01"
-HANDSHAKE_MS, BEAT_MS, DEAD_MS = 5_000, 1_000, 10_000
+HANDSHAKE_MS, BEAT_MS, DEAD_MS, HEAD_DEAD_MS = 5_000, 1_000, 10_000, 3_000
 """Milliseconds: the limit for a handshake, the time between two heartbeats of ZeroMQ, and the time
-without an answer after which ZeroMQ connects again and loses the frames on the way. ZeroMQ counts
-time in which this machine itself was paused, the supervisor's heartbeats do not. So ZeroMQ's limit
-is longer than theirs."""
+without an answer after which ZeroMQ at the head, and at a node, gives the connection up, makes a
+new one, and loses the frames on the way. ZeroMQ counts time in which this machine itself was
+paused, the supervisor's heartbeats do not. So the limit of the head is longer than theirs. The one
+of a node is shorter: engines must end soon after the machine of the head has (see
+`cluster_config.ClusterTimeouts`)."""
 
 RETRY_MS, MOST_RETRY_MS = 50, 250
 
@@ -86,7 +88,7 @@ class Wire:
         one.setsockopt(zmq.RCVHWM, 0)
         one.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         one.setsockopt(zmq.HEARTBEAT_IVL, BEAT_MS)
-        one.setsockopt(zmq.HEARTBEAT_TIMEOUT, DEAD_MS)
+        one.setsockopt(zmq.HEARTBEAT_TIMEOUT, DEAD_MS if config.listens else HEAD_DEAD_MS)
         one.setsockopt(zmq.RECONNECT_IVL, RETRY_MS)
         one.setsockopt(zmq.RECONNECT_IVL_MAX, MOST_RETRY_MS)
         one.setsockopt(zmq.IPV6, int(":" in config.host))

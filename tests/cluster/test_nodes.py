@@ -397,11 +397,21 @@ def test_a_killed_raylet_takes_its_outpost_along_and_another_node_takes_its_plac
         check_whole(server)
 
 
-def test_a_killed_head_leaves_nothing_on_the_nodes(nodes: Nodes, server: Server) -> None:
+@pytest.mark.parametrize("how", ["killed", "silent"])
+def test_a_head_that_is_gone_leaves_nothing_on_the_nodes(
+    nodes: Nodes, server: Server, how: str
+) -> None:
+    """Nobody tells the nodes that the machine of a silent head has lost its power."""
     with serving(nodes) as second:
         own = {one["pid"] for one in workers(second).values()}
         assert len(own) == WORKERS, second.log
+        if how == "silent":
+            for pid in (second.process.pid, *children_of(second.process.pid)):
+                os.kill(pid, signal.SIGSTOP)
+        else:
+            second.process.kill()
+            second.process.wait()
+        wait_until(lambda: not any(map(alive, own)), 7, "the engines end with the head")
         second.process.kill()
         second.process.wait()
-        wait_until(lambda: not any(map(alive, own)), 5, "the engines end with the head")
     check_whole(server)
