@@ -184,9 +184,8 @@ class Nodes:
     def _on_outpost_ended(self, node: NodeHandle, ended: OutpostEnded) -> None:
         why = f"{node.machine.name}: {ended.reason}"
         node.placed, node.awaited_s = False, None
-        if self._is_overloaded(node, ended) or not self._tree.give_up_start(
-            error_class(ended.error or ChildFailed.__name__)(why)
-        ):
+        failure = error_class(ended.error or ChildFailed.__name__)(why)
+        if self._lost_touch(node, ended) or not self._tree.give_up_start(failure):
             if node.trouble != why:
                 self._tree.notice("WARNING", f"the outpost has ended: {why}; it is started again")
             node.trouble, node.again_s = why, time.monotonic() + AGAIN_S
@@ -194,12 +193,15 @@ class Nodes:
         for child in self._tree.children_of(node.machine.name):
             child.lost(f"the outpost on {node.machine.name} has ended")
 
-    def _is_overloaded(self, node: NodeHandle, ended: OutpostEnded) -> bool:
-        """Whether the outpost only lost touch with the head, because a machine or the network was
-        too busy. If that happens again and again it will not pass."""
-        unheard = ended.reason.startswith(HEAD_UNHEARD)
-        node.unheard += unheard
-        return unheard and node.unheard <= self._config.restart.limit
+    def _lost_touch(self, node: NodeHandle, ended: OutpostEnded) -> bool:
+        """Count an outpost that did not hear the head; returns whether that may pass.
+
+        Then a machine or the network was too busy. If it happens again and again it does not pass.
+        """
+        if not ended.reason.startswith(HEAD_UNHEARD):
+            return False
+        node.unheard += 1
+        return node.unheard <= self._config.restart.limit
 
     # -- outposts ------------------------------------------------------------------------------
 

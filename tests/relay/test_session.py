@@ -30,6 +30,15 @@ def joined() -> tuple[HeadSession, NodeSession]:
     return head, node
 
 
+def begins_anew(head: HeadSession, node: NodeSession, welcome: Frame | None, why: str) -> None:
+    """The node ends its session at this WELCOME, and the head takes its next one."""
+    assert welcome is not None
+    step = node.take(welcome)
+    assert step.cut == why
+    assert step.reply is not None
+    assert head.take(step.reply).joined
+
+
 def test_frames_in_order_are_delivered_in_both_directions() -> None:
     head, node = joined()
     for _ in range(3):
@@ -62,23 +71,13 @@ def test_a_head_that_misses_a_frame_makes_the_node_begin_anew() -> None:
     node.frame(FrameKind.DATA)
     assert head.take(node.frame(FrameKind.DATA)).cut == MISSING
     assert not head.take(node.frame(FrameKind.DATA)).deliver
-    welcome = head.take(node.hello()).reply
-    assert welcome is not None
-    step = node.take(welcome)
-    assert step.cut == REPLACED
-    assert step.reply is not None
-    assert head.take(step.reply).joined
+    begins_anew(head, node, head.take(node.hello()).reply, REPLACED)
 
 
 def test_a_node_that_misses_the_last_frames_before_a_pause_begins_another_session() -> None:
     head, node = joined()
     head.frame(FrameKind.CARRY)
-    welcome = head.take(node.hello()).reply
-    assert welcome is not None
-    step = node.take(welcome)
-    assert step.cut == MISSING
-    assert step.reply is not None
-    assert head.take(step.reply).joined
+    begins_anew(head, node, head.take(node.hello()).reply, MISSING)
 
 
 def test_a_node_that_misses_its_first_welcome_and_frames_begins_another_session() -> None:
@@ -105,11 +104,7 @@ def test_a_head_that_misses_the_last_frames_before_a_pause_makes_the_node_begin_
     step = head.take(node.hello())
     assert step.cut == MISSING
     assert not step.joined
-    assert step.reply is not None
-    cut = node.take(step.reply)
-    assert cut.cut == REPLACED
-    assert cut.reply is not None
-    assert head.take(cut.reply).joined
+    begins_anew(head, node, step.reply, REPLACED)
 
 
 def test_a_new_head_does_not_go_on_with_the_session_of_an_earlier_one() -> None:
@@ -120,11 +115,7 @@ def test_a_new_head_does_not_go_on_with_the_session_of_an_earlier_one() -> None:
     head = HeadSession(lambda: next(numbers))
     step = head.take(node.hello())
     assert not step.joined
-    assert step.reply is not None
-    cut = node.take(step.reply)
-    assert cut.cut == REPLACED
-    assert cut.reply is not None
-    assert head.take(cut.reply).joined
+    begins_anew(head, node, step.reply, REPLACED)
 
 
 def test_a_welcome_to_an_earlier_session_is_none() -> None:

@@ -21,11 +21,13 @@ from dynamo_cli.messages.cluster import (
 )
 from dynamo_cli.messages.flows import ToChild
 from dynamo_cli.messages.lifecycle import STALLED, LinkUp, Phase, ProcessState, ProcessTable
+from dynamo_cli.supervisor import base_tree
 from dynamo_cli.supervisor.child import Start
 from dynamo_cli.supervisor.cluster_tree import ClusterSupervisor
 from dynamo_cli.supervisor.failed_start import FailedStart
 from dynamo_cli.supervisor.remote_child import RemoteChild
 from dynamo_cli.supervisor.revival import NO_ZYGOTE, WAITS, Restarts
+from dynamo_cli.supervisor.verdict import Verdict
 from dynamo_cli.topology import FRONTEND, ROUTER, ZYGOTE, ProcessId, Role
 from tests.cluster.test_plan import planned
 from tests.supervisor.runs import play
@@ -95,6 +97,27 @@ def test_a_worker_that_ended_with_its_node_is_not_to_blame(up: bool) -> None:
         run.tree._nodes._named(NODE).up = up
         run.tree._restart_later(run.worker, "it ended", 1.0)
         assert blameless == [not up]
+
+    in_a_run(scenario)
+
+
+@pytest.mark.parametrize("up", [False, True])
+def test_a_worker_that_is_gone_with_its_node_does_not_end_the_start(up: bool) -> None:
+    def scenario(run: Run) -> None:
+        run.tree._nodes._named(NODE).up = up
+        run.worker.lost("its outpost has ended")
+        assert run.tree._ending.begun is up
+
+    in_a_run(scenario)
+
+
+def test_a_start_ends_when_every_worker_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    hopeless = Verdict(False, "every worker failed", hopeless=True)
+    monkeypatch.setattr(base_tree, "judge", lambda _: hopeless)
+
+    def scenario(run: Run) -> None:
+        run.tree._publish()
+        assert run.tree._ending.begun
 
     in_a_run(scenario)
 
