@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import socket
 
@@ -13,7 +12,7 @@ from dynamo_cli.config import ProcessorConfig
 from dynamo_cli.engines.vllm.front.serving import Serving
 from dynamo_cli.engines.vllm.front.trace import RequestTrace
 from dynamo_cli.errors import DynamoError, LinkFull, TooLarge
-from dynamo_cli.host import vital
+from dynamo_cli.host import garbage, vital
 from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
@@ -103,9 +102,7 @@ class Processor:
 
     async def _start(self) -> None:
         await self._serving.start()
-        # The objects made so far stay, so that garbage collections during streams skip them.
-        gc.collect()
-        gc.freeze()
+        garbage.collect_seldom(self._loop)
         self._switchboard.report(PhaseChange(Phase.READY))
         self._announce()
 

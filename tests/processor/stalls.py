@@ -9,7 +9,6 @@ object per line: name of the case, status, longest gap of the stream, and durati
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import sys
@@ -18,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dynamo_cli.host import garbage
 from dynamo_cli.messages.request import Endpoint, Reply
 from dynamo_cli.units import MIB
 
@@ -355,8 +355,7 @@ async def main(folder: str, bound_s: str, *names: str) -> None:
     os.dup2(2, 1)  # whatever libraries print
     front = Front(Path(folder), context=CONTEXT)
     await front.serving.start()
-    gc.collect()
-    gc.freeze()  # as a processor does
+    garbage.collect_seldom(asyncio.get_running_loop())  # as a processor does
     await front.ask(Endpoint.COMPLETIONS, COMPLETION_BYTES, -1, "")
     for name in names or CASES:
         print(json.dumps(await least(front, name, float(bound_s))), file=told_to, flush=True)

@@ -11,13 +11,13 @@ from tests.support.driver import result_of
 
 pytestmark = pytest.mark.engine
 
-OF_ALL_RELEASES = ("chat", "completion", "render", "read")
+OF_ALL_RELEASES = ("chat", "completion", "render", "read", "echo")
 """The short ways that requests take whatever the release of vLLM is; the others are for answers."""
 
 CHATS = ("chat", "render", "chat body", "begin of chat", "token of chat")
 COMPLETIONS = (
     *("completion", "read", "completion body"),
-    *("begin of completions", "token of completions"),
+    *("begin of completions", "token of completions", "echo"),
 )
 MESSAGES = ("message", "message body", "begin of messages", "token of messages")
 OF_PARSED = ("chat", "begin of chat", "message", "begin of messages", *COMPLETIONS)

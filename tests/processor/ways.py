@@ -25,9 +25,11 @@ from dynamo_cli.engines.vllm.front import (
     anthropic,
     bodies,
     direct,
+    echoes,
     inline,
     message_requests,
     rendering,
+    scored,
     short,
     whole,
 )
@@ -182,6 +184,13 @@ def completion(dice: random.Random) -> dict[str, Any]:
     return body
 
 
+def echo(dice: random.Random) -> dict[str, Any]:
+    """A completion that repeats its prompt, with log probabilities."""
+    body = {"model": "tiny", "prompt": dice.choice(["hello", "hello " * 20]), "echo": True}
+    body |= {"logprobs": dice.choice([0, 2]), "max_tokens": dice.choice([0, 1, 6])}
+    return body | (streamed(dice) or {"n": 2})  # events of two answers come in any order
+
+
 def chat(dice: random.Random) -> dict[str, Any]:
     """A chat, most often a valid one."""
     most = dice.choice([6, 6, 60])
@@ -214,6 +223,7 @@ class Ways(Trial):
             ("message", message_requests._Chats, "make"),
             ("begin", direct.Direct, "_send"),
             ("token", direct.Direct, "take"),
+            ("echo", echoes.EchoSteps, "run"),
         ):
             setattr(place, name, self._counting(label, getattr(place, name)))
 
@@ -320,6 +330,7 @@ def _told(told: Told) -> list[Any]:
 async def main(folder: str, seed: str, count: str, *args: str) -> None:
     told_to = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever libraries print
+    scored.MANY = 8
     ways, warnings = Ways(Path(folder), *args), _Warnings()
     logging.getLogger(rendering.__name__).addHandler(warnings)
     await ways.serving.start()
@@ -328,6 +339,7 @@ async def main(folder: str, seed: str, count: str, *args: str) -> None:
     dice, each = random.Random(int(seed)), int(count) // 3
     different = [await ways.both(Endpoint.CHAT, chat(dice)) for _ in range(each)]
     different += [await ways.both(Endpoint.COMPLETIONS, completion(dice)) for _ in range(each)]
+    different += [await ways.both(Endpoint.COMPLETIONS, echo(dice)) for _ in range(60)]
     # Fewer of them are plain, since many have tools or blocks of text.
     told = [message_bodies.message(dice) for _ in range(each * 3 // 2)]
     different += [await ways.both(Endpoint.MESSAGES, body) for body in told]

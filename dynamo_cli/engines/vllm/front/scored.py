@@ -1,7 +1,9 @@
 """Answers with many log probabilities are made in a thread, so that no stream waits for them.
 
-vLLM makes a few objects for each log probability, and an answer may have millions of them. The JSON
-of an answer is made in small pieces: pydantic lets no other thread run while it makes one.
+vLLM makes a few objects for each log probability, and an answer may have millions of them. To free
+them takes long, and no other thread runs meanwhile. So log probabilities are kept in a few long
+lists until the answer is made. The JSON of an answer is made in small pieces: pydantic lets no
+other thread run while it makes one.
 """
 
 from __future__ import annotations
@@ -12,8 +14,10 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionLogProbs
 from vllm.entrypoints.openai.completion.protocol import CompletionLogProbs
-from vllm.logprobs import Logprob
+from vllm.logprobs import FlatLogprobs, Logprob
 from vllm.outputs import RequestOutput
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.output_processor import OutputProcessor
 
 MANY = 2048
 """Log probabilities of an answer above which it is made in a thread: 40 ms of work."""
@@ -26,10 +30,24 @@ class UnmadeAnswer(NamedTuple):
     """An answer that is still to be made, in a thread.
 
     Attributes:
-        make: makes vLLM's answer.
+        make: makes vLLM's answer, or an answer from it.
     """
 
     make: Callable[[], Awaitable[Any]]
+
+
+def install(llm: AsyncLLM) -> None:
+    """Let vLLM keep the log probabilities of answers in a few lists, not in objects for each."""
+    processor: OutputProcessor = llm.output_processor
+    add: Callable[..., None] = processor.add_request
+
+    def run(request: Any, *args: Any, **more: Any) -> None:
+        add(request, *args, **more)
+        scores = processor.request_states[request.request_id].logprobs_processor
+        if scores is not None and scores.logprobs == []:
+            scores.logprobs = FlatLogprobs()
+
+    processor.add_request = run
 
 
 def has_many(outputs: Iterable[RequestOutput]) -> bool:

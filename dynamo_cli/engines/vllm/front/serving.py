@@ -27,6 +27,7 @@ from dynamo_cli.engines.vllm.front import (
     anthropic,
     direct,
     discretion,
+    echoes,
     failures,
     gate,
     identity,
@@ -165,6 +166,8 @@ class Serving:
         sampling.install()
         messages = getattr(self._state, anthropic.HANDLER, None)
         rendering.install(self._llm, (chats, messages), completions, self._memory)
+        if completions is not None:
+            echoes.install(completions, self._lanes.answers)
         if messages is not None:
             anthropic.install(messages)
         if (answers := getattr(self._state, "openai_serving_responses", None)) is not None:
@@ -393,4 +396,5 @@ def _build_llm(vllm_config: Any, client: RoutedClient) -> AsyncLLM:
     adapter_keys.install()
     identity.install()
     resume.install(llm)
+    scored.install(llm)
     return llm
