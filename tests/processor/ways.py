@@ -186,8 +186,8 @@ def completion(dice: random.Random) -> dict[str, Any]:
 
 def echo(dice: random.Random) -> dict[str, Any]:
     """A completion that repeats its prompt, with log probabilities."""
-    body = {"model": "tiny", "prompt": dice.choice(["hello", "hello " * 20]), "echo": True}
-    body |= {"logprobs": dice.choice([0, 2]), "max_tokens": dice.choice([0, 1, 6])}
+    body: dict[str, Any] = {"model": "tiny", "prompt": dice.choice(["hello", "hello " * 20])}
+    body |= {"echo": True, "logprobs": dice.choice([0, 2]), "max_tokens": dice.choice([0, 1, 6])}
     return body | (streamed(dice) or {"n": 2})  # events of two answers come in any order
 
 
@@ -273,7 +273,11 @@ class Ways(Trial):
             for has, had in kept:
                 has.update(had)
             bodies._SHORT = self._short
-        return "" if got == wanted else f"{body!r}\ngot    {got!r}\nwanted {wanted!r}"
+        same = got == wanted
+        if not same and body.get("echo") and body.get("stream"):
+            # While a thread makes the first event, later tokens are joined to one.
+            same = _joined(got) == _joined(wanted)
+        return "" if same else f"{body!r}\ngot    {got!r}\nwanted {wanted!r}"
 
 
 class _Never:
@@ -325,6 +329,25 @@ def _told(told: Told) -> list[Any]:
             case Finish():
                 found.append((one.usage, one.error, one.finish_reason))
     return found
+
+
+def _joined(told: list[Any]) -> list[Any]:
+    """The events of a stream of a completion as one event."""
+    joined: dict[str, Any] = {}
+    others, tokens = [], 0
+    for one in told:
+        if not isinstance(one[0], bytes) or not one[0].startswith(b'data: {"id"'):
+            others.append(one)
+            continue
+        tokens += one[1]
+        event = json.loads(one[0].removeprefix(b"data: "))
+        for choice in event.pop("choices"):
+            joined["text"] = joined.get("text", "") + choice.pop("text")
+            for name, values in (choice.pop("logprobs") or {}).items():
+                joined[name] = joined.get(name, []) + (values or [])
+            joined |= {name: value for name, value in choice.items() if value is not None}
+        joined |= {name: value for name, value in event.items() if value is not None}
+    return [joined, tokens, others]
 
 
 async def main(folder: str, seed: str, count: str, *args: str) -> None:

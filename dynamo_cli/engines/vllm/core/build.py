@@ -9,7 +9,7 @@ import torch
 from vllm.v1.engine.core import EngineCore
 from vllm.v1.executor import Executor, UniProcExecutor
 
-from dynamo_cli.engines.vllm.core import ranks
+from dynamo_cli.engines.vllm.core import garbage, ranks
 
 
 def build(vllm_config: Any) -> EngineCore:
@@ -17,12 +17,13 @@ def build(vllm_config: Any) -> EngineCore:
     if hasattr(torch.cpu, "_init_amx"):
         # AMX must be initialized in time, or the first one-token forward pass may die with SIGILL.
         torch.cpu._init_amx()
-    return EngineCore(
-        vllm_config,
-        _executor_class(vllm_config),
-        log_stats=True,
-        executor_fail_callback=ranks.lost,
-    )
+    with garbage.frozen():
+        return EngineCore(
+            vllm_config,
+            _executor_class(vllm_config),
+            log_stats=True,
+            executor_fail_callback=ranks.lost,
+        )
 
 
 class _NamelessRendezvous(UniProcExecutor):  # type: ignore[misc]

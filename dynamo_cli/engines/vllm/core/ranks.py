@@ -24,7 +24,7 @@ from typing import Any
 
 from vllm.v1.executor.multiproc_executor import WorkerProc
 
-from dynamo_cli.engines.vllm.core import plans, resume
+from dynamo_cli.engines.vllm.core import garbage, plans, resume
 from dynamo_cli.host.cache import SHARED_MEMORY
 from dynamo_cli.host.lifeline import bind_spawned, die_with
 
@@ -88,7 +88,8 @@ class _Rank:
         self._log()
         resume.install(kwargs["vllm_config"])
         plans.install()
-        _vllm_main(*args, **kwargs)
+        with garbage.frozen():
+            _vllm_main(*args, **kwargs)
 
     def _log(self) -> None:
         """Log as the parent does, into the same pipe."""
