@@ -1,7 +1,7 @@
 """Whether answers stay the same when the blocks of their prompts come back from the host cache.
 
     python -m tests.benchmarks.gpu_answers --model FOLDER [--prompts 40] [--tokens 1500]
-        [--cache-gb 1.5] [--host-cache 16GiB] [--servers kv,host]
+        [--cache-gb 4.5] [--host-cache 16GiB] [--servers kv,host]
 
 For GPUs, where the tests do not run. The engine's cache is so small that it has forgotten a prompt
 when the prompt comes again: `kv` then computes it again, `host` loads its blocks. Weights are
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=40)
     parser.add_argument("--tokens", type=int, default=1500, help="of each prompt")
     parser.add_argument("--largest", type=int, default=100_000, help="largest id of a token")
-    parser.add_argument("--cache-gb", type=float, default=1.5, help="KV cache of the engine")
+    parser.add_argument("--cache-gb", type=float, default=4.5, help="KV cache of the engine")
     parser.add_argument("--host-cache", default="16GiB")
     parser.add_argument("--utilization", type=float, default=0.3, help="free part at a start")
     options = parser.parse_args()

@@ -358,8 +358,9 @@ def test_a_processor_gets_requests_only_once_it_is_ready() -> None:
             stage.tell(both(Phase.READY))
             await phase_is(stage, Phase.READY)
             asked = [asyncio.create_task(stage.post()) for _ in range(2)]
-            for processor in (stage.processor, second):
-                processor.send(answer(await processor.take(Submit)))
+            both_busy = [(one, await one.take(Submit)) for one in (stage.processor, second)]
+            for processor, submit in both_busy:
+                processor.send(answer(submit))
             assert [status for status, _, _ in await asyncio.gather(*asked)] == [200, 200]
 
     asyncio.run(scenario())

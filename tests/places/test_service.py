@@ -40,7 +40,10 @@ def test_lines_have_priorities_and_no_time_and_the_manager_hears_of_start_life_a
             "WATCHDOG_USEC": str(int(WATCHDOG_S * 1e6)),
         }
         with tree(env=os.environ | environment, stdout=stream, stderr=stream) as running:
-            running.wait_ready()
+            try:
+                running.wait_ready()
+            except AssertionError as error:
+                raise AssertionError(f"{error}: {received(journal)}") from error
             running.kill_and_wait()
             told = received(manager)
             beats: list[str] = []
