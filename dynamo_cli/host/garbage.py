@@ -18,7 +18,7 @@ INTERVAL_S = 20.0
 """Shortest time between two collections of old objects."""
 
 SHARE = 1e-3
-"""Most of the time that collections of old objects take."""
+"""Largest share of the time that is spent on collections of old objects."""
 
 _NEVER = 2**31 - 1
 

@@ -133,8 +133,8 @@ class Outpost:
     def _limit_s(self) -> float:
         """How long the head may be silent, seconds: longer until it was heard for the first time,
         while the relay is not ready, and while there is a connection to it."""
-        timeouts = self._post.timeouts
-        if not self._links_reset or self._children[RELAY].phase is not Phase.READY:
+        timeouts, relay = self._post.timeouts, self._children[RELAY]
+        if not self._links_reset or not relay.alive or relay.phase is not Phase.READY:
             return timeouts.join_s
         return timeouts.frozen_s if self._connected else timeouts.headless_s
 

@@ -56,7 +56,10 @@ def test_keys_and_limits_and_metrics() -> None:
             client.completions.create(model="tiny", prompt="a" * 500, max_tokens=1)
         # A request is counted when it ends, a moment after its client has the whole answer.
         counted = 'dynamo_llm_requests_total{endpoint="/v1/completions",status="200"} 3.0'
-        wait_until(lambda: counted in server.get("/metrics")[1], 5, "all are counted")
+        try:
+            wait_until(lambda: counted in server.get("/metrics")[1], 5, "all are counted")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {server.log}") from error
         page = server.get("/metrics")[1]
         assert 'dynamo_llm_requests_total{endpoint="/v1/completions",status="429"} 1.0' in page
         assert _value(page, "dynamo_llm_output_tokens_total") == TOKENS + 2

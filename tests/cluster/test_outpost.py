@@ -251,7 +251,11 @@ def test_a_relay_that_was_started_again_has_no_connection_yet(begun: list[Proces
         assert node.outpost._limit_s == timeouts.frozen_s
         node.relay.gone.set()
         node.outpost.on_exit(node.relay, -9)
+        assert node.outpost._limit_s == timeouts.join_s  # it cannot hear the head without a relay
         await asyncio.sleep(0.01)
+        again = FakeChild(RELAY, node.outpost)
+        node.outpost._children[RELAY] = again  # type: ignore[assignment]
+        node.outpost.on_report(again, PhaseChange(Phase.READY), ())
         assert node.outpost._limit_s == timeouts.headless_s
 
     asyncio.run(scenario())

@@ -14,11 +14,12 @@ from dynamo_cli.supervisor.zygote import Zygote
 
 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 zygote = Zygote(Control(ours, ToChild))
+imports.PACKAGES = ("sympy.", "dynamo_cli.")
 if os.fork() == 0:
     imports.forked(zygote._imports)
     import dynamo_cli.lab.report
     import wave
-    sys.modules["dynamo_cli.no_such_module"] = wave  # one that cannot be imported again
+    sys.modules["sympy.no_such_module"] = wave  # one that cannot be imported again
     imports.tell()
     imports.tell()
     os._exit(0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Generator
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any
@@ -49,6 +50,7 @@ class EchoSteps:
     def __init__(self) -> None:
         self._given: deque[NumberedOutput | Exception | None] = deque()
         self._running: Coroutine[Any, Any, str] | None = None
+        self._busy = self._left = False
 
     async def outputs(self) -> AsyncIterator[NumberedOutput]:
         """Yield the outputs that are given."""
@@ -68,6 +70,15 @@ class EchoSteps:
     ) -> list[str]:
         """Give the next output, or what ends the outputs; return the events that come of it."""
         self._given.append(given)
+        self._busy = True
+        try:
+            return self._run(events)
+        finally:
+            self._busy = False
+            if self._left:
+                self._close()
+
+    def _run(self, events: AsyncIterator[str]) -> list[str]:
         made: list[str] = []
         while True:
             if self._running is None:
@@ -80,6 +91,20 @@ class EchoSteps:
                 self._running = None
             except StopAsyncIteration:
                 return made
+
+    def leave(self) -> None:
+        """End the generator, which waits for an output that nobody will give any more. If a thread
+        runs it now, that thread ends it."""
+        self._left = True
+        if not self._busy:
+            self._close()
+
+    def _close(self) -> None:
+        """Cancel the generator where it waits. To close it would leave the outputs suspended."""
+        if self._running is not None:
+            with suppress(asyncio.CancelledError, StopIteration, StopAsyncIteration):
+                self._running.throw(asyncio.CancelledError())
+            self._running = None
 
 
 class _Pause:
@@ -99,19 +124,34 @@ async def _stream(
     events: AsyncIterator[str],
     submit: Callable[..., Any],
 ) -> AsyncIterator[str]:
-    rest = aiter(outputs)
-    given: NumberedOutput | Exception | None
-    while True:
-        try:
-            given = await anext(rest, None)
-        except Exception as error:  # noqa: BLE001 - vLLM's generator makes an event of it
-            given = error
+    rest: Any = aiter(outputs)
+
+    async def make(given: NumberedOutput | Exception | None) -> list[str]:
         if isinstance(given, tuple) and scored.has_many([given[1]]):
             work = partial(copy_context().run, steps.run, events, given)
-            made = await asyncio.wrap_future(submit(work))
-        else:
-            made = steps.run(events, given)
-        for event in made:
-            yield event
-        if not isinstance(given, tuple):
-            return
+            made: list[str] = await asyncio.wrap_future(submit(work))
+            return made
+        return steps.run(events, given)
+
+    try:
+        while True:
+            given = await _output(rest)
+            is_last = not isinstance(given, tuple)
+            made = await make(given)
+            del given  # it may have millions of log probabilities
+            for event in made:
+                yield event
+            if is_last:
+                return
+    finally:
+        steps.leave()
+        await rest.aclose()
+
+
+async def _output(rest: Any) -> NumberedOutput | Exception | None:
+    """The next output, or what ends the outputs: None, or an error of the engine."""
+    try:
+        found: NumberedOutput | None = await anext(rest, None)
+    except Exception as error:  # noqa: BLE001 - vLLM's generator makes an event of it
+        return error
+    return found
