@@ -90,6 +90,7 @@ class EchoSteps:
                 made.append(event.value)
                 self._running = None
             except StopAsyncIteration:
+                self._running = None
                 return made
 
     def leave(self) -> None:
