@@ -12,7 +12,7 @@ from dynamo_cli.config import ProcessorConfig
 from dynamo_cli.engines.vllm.front.serving import Serving
 from dynamo_cli.engines.vllm.front.trace import RequestTrace
 from dynamo_cli.errors import DynamoError, LinkFull, TooLarge
-from dynamo_cli.host import garbage, imports, vital
+from dynamo_cli.host import garbage, vital
 from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
@@ -104,7 +104,6 @@ class Processor:
         await self._serving.start()
         garbage.collect_seldom(self._loop)
         self._switchboard.report(PhaseChange(Phase.READY))
-        imports.tell()
         self._announce()
 
     @vital.callback

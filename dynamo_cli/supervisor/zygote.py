@@ -1,8 +1,6 @@
 """Imports vLLM once and forks every process that needs it, without becoming its parent.
 
-It also forks the light processes that are started again, which saves them their imports. When a
-process that it has forked is ready, that process tells what else it has imported, and the zygote
-imports that too while it has nothing else to do (see `host.imports`).
+It also forks the light processes that are started again, which saves them their imports.
 
 It replaces the forkserver of multiprocessing, which listens on a named socket that a killed parent
 leaves behind, and which blocks whoever starts a child until the imports are done. The zygote has a
@@ -14,20 +12,18 @@ from __future__ import annotations
 
 import gc
 import importlib
-import logging
 import multiprocessing.process
 import os
 import select
 import socket
 import sys
-from collections import deque
 from dataclasses import replace
 from typing import NoReturn
 
 from dynamo_cli.config import ZygoteConfig
 from dynamo_cli.engines.vllm.options import environment
 from dynamo_cli.errors import ResourceError
-from dynamo_cli.host import imports, oserrors
+from dynamo_cli.host import oserrors
 from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.control import Control
 from dynamo_cli.messages.flows import ToChild
@@ -36,8 +32,6 @@ from dynamo_cli.supervisor import entry
 from dynamo_cli.topology import ROLES, ProcessId, Role
 
 PRELOAD = "dynamo_cli.engines.vllm.core.preload"
-
-logger = logging.getLogger(__name__)
 
 
 def main(process: ProcessId, config: ZygoteConfig, control: socket.socket) -> None:
@@ -81,20 +75,11 @@ class Zygote:
 
     def __init__(self, control: Control) -> None:
         self.control = control
-        self._imports = imports.listen()
-        self._to_import: deque[str] = deque()
-        self._tried: set[str] = set()
 
     def run(self) -> None:
         """Serve requests of the supervisor until it closes the control socket."""
         while not self.control.closed:
-            waited_for = [self.control.fileno(), self._imports.fileno()]
-            ready, _, _ = select.select(waited_for, [], [], 0 if self._to_import else None)
-            if self._imports.fileno() in ready:
-                self._to_import.extend(imports.hear(self._imports))
-            if self.control.fileno() not in ready:
-                self._import_one()
-                continue
+            select.select([self.control.fileno()], [], [])
             for message, descriptors in self.control.receive():
                 if isinstance(message, Stop):
                     return
@@ -102,18 +87,6 @@ class Zygote:
                     self.control.send(Pong())
                 if isinstance(message, Fork):
                     self._fork(message, [socket.socket(fileno=fd) for fd in descriptors])
-
-    def _import_one(self) -> None:
-        """Import one of the modules that a forked process has told of. It is not collected as
-        garbage, like what was imported before."""
-        if not self._to_import or (name := self._to_import.popleft()) in self._tried:
-            return
-        self._tried.add(name)
-        try:
-            importlib.import_module(name)
-        except Exception as error:  # noqa: BLE001 - it did not fail the process that told of it
-            logger.debug("%s is not imported before the next fork: %r", name, error)
-        gc.freeze()
 
     def _fork(self, message: Fork, sockets: list[socket.socket]) -> None:
         if (loaded := sys.modules.get(PRELOAD)) is not None:
@@ -151,7 +124,6 @@ class Zygote:
     ) -> None:
         """Close the zygote's socket and become the requested process. Runs in the child."""
         self.control.close()
-        imports.forked(self._imports)
         # For multiprocessing this is a main process, whose parent is not one of its own.
         multiprocessing.process._parent_process = None  # type: ignore[attr-defined]
         whole = replace(entry.Birth.load(birth), sockets=listening)

@@ -14,7 +14,6 @@ from dynamo_cli.engines import start
 from dynamo_cli.engines.cache_client import CacheClient
 from dynamo_cli.engines.seam import Engine
 from dynamo_cli.engines.vllm.options.environment import select_devices
-from dynamo_cli.host import imports
 from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.publisher import Publisher
@@ -156,7 +155,6 @@ class EngineProcess:
 
     def run(self) -> None:
         """Serve until the supervisor says stop."""
-        imports.tell()
         while not self._stopping:
             self.advance(self._timeout_s())
         self._engine.close()

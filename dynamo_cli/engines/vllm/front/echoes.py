@@ -8,6 +8,7 @@ so it needs no event loop: it is given the outputs, and runs until it asks for t
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Generator
 from contextlib import suppress
@@ -50,7 +51,8 @@ class EchoSteps:
     def __init__(self) -> None:
         self._given: deque[NumberedOutput | Exception | None] = deque()
         self._running: Coroutine[Any, Any, str] | None = None
-        self._busy = self._left = False
+        self._lock = threading.Lock()  # of whoever runs it or ends it
+        self._left = False
 
     async def outputs(self) -> AsyncIterator[NumberedOutput]:
         """Yield the outputs that are given."""
@@ -69,14 +71,14 @@ class EchoSteps:
         self, events: AsyncIterator[str], given: NumberedOutput | Exception | None
     ) -> list[str]:
         """Give the next output, or what ends the outputs; return the events that come of it."""
-        self._given.append(given)
-        self._busy = True
-        try:
-            return self._run(events)
-        finally:
-            self._busy = False
-            if self._left:
-                self._close()
+        made: list[str] = []
+        with self._lock:
+            if not self._left:
+                self._given.append(given)
+                made = self._run(events)
+        if self._left:
+            self.leave()  # once more, for it may have come while this ran
+        return made
 
     def _run(self, events: AsyncIterator[str]) -> list[str]:
         made: list[str] = []
@@ -97,8 +99,11 @@ class EchoSteps:
         """End the generator, which waits for an output that nobody will give any more. If a thread
         runs it now, that thread ends it."""
         self._left = True
-        if not self._busy:
-            self._close()
+        if self._lock.acquire(blocking=False):
+            try:
+                self._close()
+            finally:
+                self._lock.release()
 
     def _close(self) -> None:
         """Cancel the generator where it waits. To close it would leave the outputs suspended."""
@@ -139,9 +144,9 @@ async def _stream(
             given = await _output(rest)
             is_last = not isinstance(given, tuple)
             made = await make(given)
-            del given  # it may have millions of log probabilities
-            for event in made:
-                yield event
+            del given  # it may have millions of log probabilities, and their event is as large
+            while made:
+                yield made.pop(0)
             if is_last:
                 return
     finally:
