@@ -33,7 +33,6 @@ def collections() -> Iterator[list[int]]:
     yield collected
     gc.callbacks.remove(note)
     gc.set_threshold(*thresholds)
-    gc.unfreeze()
 
 
 def test_many_objects_that_stay_are_not_looked_at_again_and_again(collections: list[int]) -> None:
