@@ -72,6 +72,14 @@ def read_gpus() -> list[Gpu]:
         ) from error
 
 
+def all_alike() -> bool:
+    """Whether the GPUs of this machine are all of one model; False if the driver does not
+    answer."""
+    with suppress(ResourceError):
+        return len({gpu.product for gpu in read_gpus()}) == 1
+    return False
+
+
 def visible(gpus: Sequence[Gpu], wanted: str | None) -> tuple[Gpu, ...]:
     """The GPUs that ``CUDA_VISIBLE_DEVICES`` names, in its order; all of them when it is not set.
 

@@ -1,6 +1,8 @@
 """Imports vLLM once and forks every process that needs it, without becoming its parent.
 
-It also forks the light processes that are started again, which saves them their imports.
+It also forks the light processes that are started again, which saves them their imports. When an
+engine on a GPU is ready, it tells what else it has imported, and the zygote imports that too while
+it has nothing else to do (see `host.imports`).
 
 It replaces the forkserver of multiprocessing, which listens on a named socket that a killed parent
 leaves behind, and which blocks whoever starts a child until the imports are done. The zygote has a
@@ -23,7 +25,7 @@ from typing import NoReturn
 from dynamo_cli.config import ZygoteConfig
 from dynamo_cli.engines.vllm.options import environment
 from dynamo_cli.errors import ResourceError
-from dynamo_cli.host import oserrors
+from dynamo_cli.host import imports, oserrors
 from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.control import Control
 from dynamo_cli.messages.flows import ToChild
@@ -75,11 +77,16 @@ class Zygote:
 
     def __init__(self, control: Control) -> None:
         self.control = control
+        self._learning = imports.Learning([control.fileno()])
 
     def run(self) -> None:
         """Serve requests of the supervisor until it closes the control socket."""
         while not self.control.closed:
-            select.select([self.control.fileno()], [], [])
+            waited_for = [self.control.fileno(), *self._learning.files()]
+            ready, _, _ = select.select(waited_for, [], [], 0 if self._learning.busy else None)
+            if self.control.fileno() not in ready:
+                self._learning.advance(ready)
+                continue
             for message, descriptors in self.control.receive():
                 if isinstance(message, Stop):
                     return
@@ -124,6 +131,7 @@ class Zygote:
     ) -> None:
         """Close the zygote's socket and become the requested process. Runs in the child."""
         self.control.close()
+        self._learning.forked()
         # For multiprocessing this is a main process, whose parent is not one of its own.
         multiprocessing.process._parent_process = None  # type: ignore[attr-defined]
         whole = replace(entry.Birth.load(birth), sockets=listening)

@@ -46,6 +46,12 @@ START_S = 400
 LONG = 1.5
 """A gap is long if it is so many times the median."""
 
+PREEMPTIONS = "vllm:num_preemptions_total"
+"""Counter of vLLM's server, and of ours."""
+
+TOKENS = (256, 512, 1024, 1536, 2048, 4096)
+"""Most tokens of the kinds of steps that are told apart."""
+
 INNER = ("schedule", "launch", "update")
 PARTS = ("poll", "admit", "preprocess", "publish", "send", "tick", "rest")
 """Parts of a round of the loop, beside those of the step; `preprocess` is within `admit`."""
@@ -59,8 +65,8 @@ def main() -> None:
     parser.add_argument("--vllm", action="store_true", help="vLLM's own server instead")
     parser.add_argument("--streams", default="1,16,64")
     parser.add_argument("--seconds", type=float, default=20.0, help="for each number of streams")
-    parser.add_argument("--prompt", type=int, default=480, help="tokens")
-    parser.add_argument("--answer", type=int, default=128, help="tokens")
+    parser.add_argument("--prompt", type=span, default=(480, 480), help="tokens, or LEAST:MOST")
+    parser.add_argument("--answer", type=span, default=(128, 128), help="tokens, or LEAST:MOST")
     parser.add_argument("--device", action="store_true", help="profile the GPU too")
     words = sys.argv[1:]
     end = words.index("--") if "--" in words else len(words)
@@ -73,6 +79,12 @@ def main() -> None:
         finally:
             server.send_signal(signal.SIGINT)
             server.wait(60)
+
+
+def span(text: str) -> tuple[int, int]:
+    """The least and the most of something."""
+    least, _, most = text.partition(":")
+    return int(least), int(most or least)
 
 
 def start(args: argparse.Namespace, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
@@ -104,10 +116,10 @@ async def measure(args: argparse.Namespace, url: str, folder: Path) -> None:
         await until_ready(session)
         for streams in map(int, args.streams.split(",")):
             await put_load(session, args, streams, 3.0)
-            marks = sizes(folder)
+            marks, before = sizes(folder), await preemptions(session)
             seen = await put_load(session, args, streams, args.seconds)
             print(f"\n== {streams} streams, {'vLLM' if args.vllm else 'dynamo-llm'}")
-            print(clients(seen))
+            print(clients(seen), f"; {await preemptions(session) - before:.0f} preemptions", sep="")
             print(report(records(folder, marks)), flush=True)
             if args.device:
                 await device(session, args, streams, folder)
@@ -142,6 +154,13 @@ async def until_ready(session: aiohttp.ClientSession) -> None:
     raise SystemExit("the server does not become ready")
 
 
+async def preemptions(session: aiohttp.ClientSession) -> float:
+    """How often the engine has taken the blocks of a running request so far."""
+    async with session.get("/metrics") as answer:
+        lines = (await answer.text()).splitlines()
+    return sum(float(one.split()[-1]) for one in lines if one.startswith(PREEMPTIONS))
+
+
 def body(prompt: list[int], tokens: int) -> dict[str, Any]:
     return {
         "model": "bench",
@@ -160,9 +179,10 @@ async def put_load(
 
     async def client() -> None:
         while time.monotonic() < end_s:
-            prompt = [random.randrange(5, 900) for _ in range(args.prompt)]
+            prompt = [random.randrange(5, 900) for _ in range(random.randint(*args.prompt))]
+            request = body(prompt, random.randint(*args.answer))
             times = [time.monotonic()]
-            async with session.post("/v1/completions", json=body(prompt, args.answer)) as answer:
+            async with session.post("/v1/completions", json=request) as answer:
                 answer.raise_for_status()
                 async for line in answer.content:
                     if line.startswith(b"data: {"):
@@ -176,9 +196,11 @@ async def put_load(
 def clients(seen: list[list[float]]) -> str:
     """What the clients saw."""
     first = [1000 * (times[1] - times[0]) for times in seen]
+    lasted = max(times[-1] for times in seen) - min(times[0] for times in seen)
     between = [1000 * (b - a) for times in seen for a, b in itertools.pairwise(times[1:])]
     return (
-        f"clients: {len(seen)} requests; TTFT p50 {at(first, 0.5):.1f} ms; ITL p50 "
+        f"clients: {len(seen)} requests, {len(seen) / lasted:.2f} each second; TTFT mean "
+        f"{statistics.mean(first):.1f} p50 {at(first, 0.5):.1f} ms; ITL p50 "
         f"{at(between, 0.5):.2f} p90 {at(between, 0.9):.2f} p99 {at(between, 0.99):.2f} "
         f"max {max(between):.1f} ms"
     )
@@ -217,7 +239,8 @@ def report(steps: list[dict[str, int]]) -> str:
         f"p99 {at(gaps, 0.99):.2f} max {max(gaps):.1f} ms; without prompts p99 "
         f"{at([one['gap'] / 1e6 for one in steps if not one.get('prompts')], 0.99):.2f} ms",
         f"steps with prompts: {len(prompts) / len(steps):.1%}, of "
-        f"{statistics.mean(one['prompts'] for one in prompts) if prompts else 0:.1f} prompts; "
+        f"{statistics.mean(one['prompts'] for one in prompts) if prompts else 0:.1f} prompts and "
+        f"{statistics.mean(one['tokens'] for one in prompts) if prompts else 0:.0f} tokens; "
         f"steps that did not wait for the device (it ran dry): "
         f"{sum(one['wait'] < 50_000 for one in steps) / len(steps):.1%}",
         f"{'part':12}{'p50 ms':>9}{'p99 ms':>9}{'max ms':>9}{'share':>8}",
@@ -230,7 +253,25 @@ def report(steps: list[dict[str, int]]) -> str:
             lines.append(
                 f"{name:12}{at(times, 0.5):9.3f}{at(times, 0.99):9.3f}{max(times):9.2f}{share:8.1%}"
             )
-    return "\n".join([*lines, *long_gaps(steps)])
+    return "\n".join([*lines, *by_tokens(steps), *long_gaps(steps)])
+
+
+def by_tokens(steps: list[dict[str, int]]) -> list[str]:
+    """How long steps take by their number of tokens. `answers` are those without prompt tokens."""
+    kinds: defaultdict[str, list[dict[str, int]]] = defaultdict(list)
+    for one in steps:
+        most = next((most for most in TOKENS if one["tokens"] <= most), None)
+        several = f"up to {most}" if most else f"above {TOKENS[-1]}"
+        kinds["answers" if one["tokens"] <= one["requests"] else several].append(one)
+    whole = sum(one["gap"] for one in steps)
+    lines = [f"{'tokens':12}{'steps':>7}{'tokens':>9}{'mean ms':>9}{'share':>8}"]
+    for kind in ("answers", *(f"up to {most}" for most in TOKENS), f"above {TOKENS[-1]}"):
+        if found := kinds[kind]:
+            tokens = statistics.mean(one["tokens"] for one in found)
+            spent = sum(one["gap"] for one in found)
+            mean_ms = spent / 1e6 / len(found)
+            lines.append(f"{kind:12}{len(found):7}{tokens:9.0f}{mean_ms:9.2f}{spent / whole:8.1%}")
+    return lines
 
 
 def long_gaps(steps: list[dict[str, int]]) -> list[str]:
