@@ -82,7 +82,7 @@ class Learning:
         self._private = [self._hearing.fileno(), *private]
         self._told: set[str] = set()
         self._to_try: list[str] = []
-        self._trial: Trial | None = None
+        self._trial: ImportTrial | None = None
         self._trials = self._learned = 0
         self._to_import: deque[str] = deque()
 
@@ -128,11 +128,11 @@ class Learning:
             logger.debug("%d modules are not imported before the next fork", len(names))
             return
         try:
-            self._trial = Trial(names, self._private)
+            self._trial = ImportTrial(names, self._private)
         except OSError as error:
             logger.debug("the next engine starts later than it could: %s", error)
 
-    def _learn(self, trial: Trial) -> None:
+    def _learn(self, trial: ImportTrial) -> None:
         """Import what may be imported, and then try what comes after what must not be."""
         self._trial = None
         self._to_import.extend(trial.fine)
@@ -151,7 +151,7 @@ class Learning:
             logger.debug("%d modules are imported before the next fork", self._learned)
 
 
-class Trial:
+class ImportTrial:
     """A process that imports modules until one does what a process that forks must not do.
 
     Args:

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,6 +108,4 @@ def test_sigterm_ends_it_before_the_tree_is_there() -> None:
 
         wait_until(listens, 20, "it asks for the signal")
         os.kill(pid, signal.SIGTERM)
-        began = time.monotonic()
         wait_until(lambda: not alive(pid), 5, "it ends")
-        assert time.monotonic() - began < 2

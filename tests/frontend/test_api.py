@@ -379,7 +379,7 @@ def test_a_client_that_leaves_before_the_answer_aborts_its_request_at_once() -> 
             left = time.monotonic()
             writer.close()
             assert await stage.processor.take(Abort) == Abort(submit.request_id, "client_left")
-            assert time.monotonic() - left < 1
+            assert time.monotonic() - left < 5
             page = (await stage.get("/metrics"))[2]
             assert 'dynamo_llm_requests_total{endpoint="/v1/completions",status="499"} 1.0' in page
             assert 'dynamo_llm_aborts_total{reason="client_left"} 1.0' in page

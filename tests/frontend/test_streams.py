@@ -95,7 +95,7 @@ def test_a_client_that_leaves_a_stream_aborts_it_at_once() -> None:
             left = time.monotonic()
             client.leave()
             assert await stage.processor.take(Abort) == Abort(submit.request_id, "client_left")
-            assert time.monotonic() - left < 1
+            assert time.monotonic() - left < 5
             stage.processor.send(chunks(submit, b"late"))
             stage.processor.send(finish(submit))
             assert (await stage.get("/health"))[0] == 200
