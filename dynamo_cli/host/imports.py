@@ -239,11 +239,14 @@ def _traces() -> tuple[Any, ...]:
     for file in (own / "fd").iterdir():
         with suppress(OSError):  # the one that lists them is closed by now
             opened.append(str(file.readlink()))
+    children = ""
+    with suppress(OSError):  # some kernels do not tell
+        children = (own / "task" / str(os.getpid()) / "children").read_text()
     torch = sys.modules.get("torch")
     return (
         sorted(path for path in opened if path.startswith(DEVICES)),
         len(list((own / "task").iterdir())),
-        (own / "task" / str(os.getpid()) / "children").read_text(),
+        children,
         dict(os.environ),
         torch is not None and torch.cuda.is_initialized(),
     )
