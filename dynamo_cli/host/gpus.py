@@ -73,10 +73,10 @@ def read_gpus() -> list[Gpu]:
 
 
 def all_alike() -> bool:
-    """Whether the GPUs of this machine are all of one model; False if the driver does not
+    """Whether no two GPUs of this machine are of different models; False if the driver does not
     answer."""
     with suppress(ResourceError):
-        return len({gpu.product for gpu in read_gpus()}) == 1
+        return len({gpu.product for gpu in read_gpus()}) <= 1
     return False
 
 

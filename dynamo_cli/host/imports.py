@@ -4,9 +4,10 @@ An engine imports modules of the compiler and of its model that the zygote has n
 seconds on a GPU. It tells their names when it is ready, and the zygote imports them too, so that
 the next engine has them when it is forked.
 
-Some modules do at their import what a process that forks must not do: they use the GPU, or start a
-thread. So the modules are first imported in a forked process that ends afterwards. The zygote
-imports only those that did nothing of this kind there.
+Some modules do at their import what a process that forks must not do: they use the GPU, start a
+thread, or change what the whole process works with. So the modules are first imported in a forked
+process that ends afterwards, on the GPU of the engine that told them. The zygote imports only those
+that did nothing of this kind there.
 """
 
 from __future__ import annotations
@@ -25,22 +26,31 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dynamo_cli.host import lifeline
+from dynamo_cli.host.gpus import all_alike
 
 LARGEST = 1 << 17
 """Bytes of a message: names of thousands of modules."""
 
 TRIALS = 50
-"""Most processes that try the modules of one message. Each ends at a module that must not be
-imported; later ones that import it too end one each."""
+"""Most processes that try the modules of one message. Each ends at the first module that must not
+be imported, and each later module that imports that one costs one more process."""
 
 TRIAL_S = 60
-"""Longest time that one of them may take, seconds."""
+"""Longest time that the import of one module may take there, seconds."""
 
 DONE, FAILED = "+", "-"
 """What a trial says of a module: it may be imported; it cannot be imported again."""
 
-DEVICES = ("/dev/nvidia", "/dev/kfd", "/dev/dri")
-"""Beginnings of the paths that a process opens to use a GPU."""
+DEVICES = ("/dev/nvidia", "/dev/nvmap", "/dev/nvhost", "/dev/dxg", "/dev/kfd", "/dev/dri")
+"""Beginnings of the paths that a process opens to use a GPU, also a small one or under WSL."""
+
+NEVER = ("nixl",)
+"""Beginnings of names that are not told. vLLM sets a variable before it imports NIXL, and warns and
+sets nothing where it was imported before."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP)
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 logger = logging.getLogger(__name__)
 
@@ -55,16 +65,21 @@ def tell() -> None:
     names = [
         name
         for name, module in list(sys.modules.items())
-        if name not in _told and getattr(getattr(module, "__spec__", None), "has_location", False)
+        if name not in _told and not name.startswith(NEVER) and _has_file(module)
     ]
     if not names:
         return
     try:
-        _speaking.send(",".join(names).encode())
+        _speaking.send("\n".join((os.environ.get(VISIBLE, ""), *names)).encode())
     except OSError as error:
         logger.debug("the next process like this one starts later than it could: %s", error)
         return
     _told.update(names)
+
+
+def _has_file(module: object) -> bool:
+    # Modules that load others when they are asked for a name are not asked.
+    return getattr(getattr(module, "__dict__", {}).get("__spec__"), "has_location", False) is True
 
 
 class Learning:
@@ -81,6 +96,7 @@ class Learning:
         _speaking.setblocking(False)
         self._private = [self._hearing.fileno(), *private]
         self._told: set[str] = set()
+        self._devices = ""
         self._to_try: list[str] = []
         self._trial: ImportTrial | None = None
         self._trials = self._learned = 0
@@ -100,7 +116,7 @@ class Learning:
 
     def files(self) -> list[int]:
         """File descriptors that can be read when `advance` has something to do."""
-        trial = [self._trial.file] if self._trial is not None else []
+        trial = self._trial.files if self._trial is not None else ()
         return [self._hearing.fileno(), *trial]
 
     def advance(self, ready: Container[int]) -> None:
@@ -110,7 +126,7 @@ class Learning:
             ready: those of `files` that can be read.
         """
         if self._hearing.fileno() in ready:
-            told = self._hearing.recv(LARGEST).decode().split(",")
+            self._devices, *told = self._hearing.recv(LARGEST).decode().split("\n")
             self._to_try += [name for name in told if name not in self._told]
             self._told.update(told)
             self._trials = 0
@@ -118,7 +134,7 @@ class Learning:
             self._import(self._to_import.popleft())
         elif self._trial is None and self._to_try:
             self._try()
-        elif self._trial is not None and self._trial.file in ready and self._trial.ended():
+        elif self._trial is not None and self._trial.ended(ready):
             self._learn(self._trial)
 
     def _try(self) -> None:
@@ -128,7 +144,7 @@ class Learning:
             logger.debug("%d modules are not imported before the next fork", len(names))
             return
         try:
-            self._trial = ImportTrial(names, self._private)
+            self._trial = ImportTrial(names, self._devices, self._private)
         except OSError as error:
             logger.debug("the next engine starts later than it could: %s", error)
 
@@ -156,42 +172,64 @@ class ImportTrial:
 
     Args:
         names: the modules, in the order in which they are imported.
+        devices: the GPUs that it may use, as in ``CUDA_VISIBLE_DEVICES``.
         private: file descriptors that it closes.
 
     Attributes:
-        file: can be read when it has said something, or has ended.
+        files: can be read when it has said something, and when it has ended.
 
     Raises:
         OSError: it cannot be forked.
     """
 
-    def __init__(self, names: Sequence[str], private: Sequence[int]) -> None:
+    def __init__(self, names: Sequence[str], devices: str, private: Sequence[int]) -> None:
         self._names = names
         self._said = b""
-        self.file, writing = os.pipe()
+        self._reading, writing = os.pipe()
         parent = os.getpid()
+        self._pid = 0
         try:
-            self._pid = os.fork()
+            if (pid := os.fork()) == 0:
+                _become_trial(devices, [self._reading, *private], parent)
+                _import_all(names, writing)
+            self._pid = pid
+            self._end = os.pidfd_open(pid)
         except OSError:
-            self.leave()
-            os.close(writing)
+            os.close(self._reading)
+            self._reap()
             raise
-        if self._pid == 0:
-            _import_all(names, writing, [self.file, *private], parent)
-        os.close(writing)
+        finally:
+            os.close(writing)
+        os.set_blocking(self._reading, False)
+        self.files: tuple[int, ...] = (self._reading, self._end)
 
-    def ended(self) -> bool:
-        """Read what it has said; return whether that was all."""
-        if said := os.read(self.file, LARGEST):
-            self._said += said
+    def ended(self, ready: Container[int]) -> bool:
+        """Read what it has said; return whether it has ended, so that there will be no more.
+
+        Args:
+            ready: those of `files` that can be read.
+        """
+        with suppress(BlockingIOError):
+            while said := os.read(self._reading, LARGEST):
+                self._said += said
+            self.files = (self._end,)  # it says no more
+        if self._end not in ready:
             return False
         self.leave()
-        os.waitpid(self._pid, 0)
+        self._reap()
         return True
 
+    def _reap(self) -> None:
+        if self._pid:
+            with suppress(ProcessLookupError):  # it is gone, but not what a module has started
+                os.killpg(self._pid, signal.SIGKILL)
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+
     def leave(self) -> None:
-        """Close its file."""
-        os.close(self.file)
+        """Close its files."""
+        os.close(self._reading)
+        os.close(self._end)
 
     @property
     def fine(self) -> list[str]:
@@ -205,26 +243,34 @@ class ImportTrial:
         return list(self._names[self._said.count(b"\n") :])
 
 
-def _import_all(
-    names: Sequence[str], writing: int, private: Sequence[int], parent: int
-) -> NoReturn:
-    """Import the modules, and say of each that it was fine. Runs in the process of the trial."""
+def _become_trial(devices: str, private: Sequence[int], parent: int) -> None:
+    """Make this forked process one that harms nobody."""
     try:
         lifeline.die_with(parent)
-        signal.alarm(TRIAL_S)
+        os.setpgid(0, 0)
         os.nice(19)  # the engines have work to do
         for file in private:
             os.close(file)
         silence = os.open(os.devnull, os.O_RDWR)
         for standard in range(3):
             os.dup2(silence, standard)
+        os.environ[VISIBLE] = devices
+    except BaseException:  # noqa: BLE001 - it must not go on as the zygote
+        os._exit(1)
+
+
+def _import_all(names: Sequence[str], writing: int) -> NoReturn:
+    """Import the modules, and say of each that it was fine. Runs in the process of the trial."""
+    try:
+        wanted = all_alike()  # modules may adapt themselves to the model of GPU
         before = _traces()
         for name in names:
-            try:
-                importlib.import_module(name)
-                result = DONE
-            except Exception:  # noqa: BLE001 - a module may raise anything
-                result = FAILED
+            signal.alarm(TRIAL_S)
+            result = FAILED
+            if wanted:
+                with suppress(Exception):  # a module may raise anything
+                    importlib.import_module(name)
+                    result = DONE
             if _traces() != before:
                 break
             os.write(writing, f"{result}{name}\n".encode())
@@ -233,8 +279,8 @@ def _import_all(
 
 
 def _traces() -> tuple[Any, ...]:
-    """What modules must not change: open devices, threads, children, variables, and whether CUDA is
-    in use."""
+    """What modules must not change: open devices, threads, children, variables, signals, what log
+    records need to be written, and of PyTorch whether CUDA is in use and the default type."""
     own, opened = Path("/proc/self"), []
     for file in (own / "fd").iterdir():
         with suppress(OSError):  # the one that lists them is closed by now
@@ -248,5 +294,7 @@ def _traces() -> tuple[Any, ...]:
         len(list((own / "task").iterdir())),
         children,
         dict(os.environ),
-        torch is not None and torch.cuda.is_initialized(),
+        [signal.getsignal(number) for number in SIGNALS],
+        (logging.raiseExceptions, logging.root.level, logging.root.manager.disable),
+        torch is not None and (torch.cuda.is_initialized(), torch.get_default_dtype()),
     )

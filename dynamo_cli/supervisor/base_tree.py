@@ -51,7 +51,7 @@ from dynamo_cli.topology import FRONTEND, ROLES, ZYGOTE, ProcessId, Role
 
 
 class Tree:
-    """One run of the process tree, with a fixed number of workers.
+    """One run of the process tree. `tree.Supervisor` can also change the number of its workers.
 
     Args:
         config: the whole plan.

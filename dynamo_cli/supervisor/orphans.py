@@ -68,7 +68,7 @@ class Orphans:
 
 
 def reap(own: Container[int]) -> None:
-    """Reap children that have ended, until the next one is in `own`: its `poll` reaps that one."""
+    """Reap ended children, up to the first pid in `own`: the `poll` of that child reaps it."""
     while (ended := _first_ended()) and ended not in own:
         os.waitpid(ended, 0)
 

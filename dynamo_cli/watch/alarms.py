@@ -112,7 +112,7 @@ class Watch:
         self._refused = total
 
     def alarms(self, now_ns: int) -> list[AlarmView]:
-        """Return the current alarms about load, restarts and links."""
+        """Return the current alarms about skewed load, restarts and links."""
         found = []
         if (since := self._skewed_since_ns) is not None:
             held_s = (now_ns - since) / SECOND_NS

@@ -19,8 +19,8 @@ LEAST_NS, MOST_NS, SHARE = 2 * MS_NS, 8 * MS_NS, 3
 """The time for requests between two steps of a busy engine: a third (1 / `SHARE`) of the time since
 the last admission, at least `LEAST_NS` and at most `MOST_NS`. It is checked after each part of a
 request, and a part takes at most a millisecond. If vLLM schedules a step ahead, the GPU works in
-that time, and the loop needs the rest for the next step. If not, a burst makes steps half as long
-again."""
+that time, and the loop needs the rest for the next step. If not, a burst makes steps 1.5 times as
+long."""
 
 BeginRequest = Callable[[int, AddRequest], Generator[None]]
 """Gives a request of this processor to the engine; stops after each part of the work."""

@@ -37,7 +37,7 @@ QUEUE_GONE = "queue_gone"
 
 
 class Handover:
-    """Decides where each prompt is prefilled, and prefills here what prefill workers do not do.
+    """Decides where each prompt is prefilled, and starts here what no prefill worker computes.
 
     A request whose prompt was sent to the prefill queue is "away"; see `RemotePrefills`.
 

@@ -15,7 +15,6 @@ from dynamo_cli.engines.cache_client import CacheClient
 from dynamo_cli.engines.seam import Engine
 from dynamo_cli.engines.vllm.options.environment import select_devices
 from dynamo_cli.host import imports
-from dynamo_cli.host.gpus import all_alike
 from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.publisher import Publisher
@@ -154,8 +153,7 @@ class EngineProcess:
             Equipment(process, config, self._engine, self._switchboard, self._publisher)
         )
         self._switchboard.report(self._duty.phase)
-        # On a CPU there is little to save. Modules may have adapted themselves to the model of GPU.
-        if config.engine.devices and all_alike():
+        if config.engine.devices:  # on a CPU there is little to save
             imports.tell()
 
     def run(self) -> None:

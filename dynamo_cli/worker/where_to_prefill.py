@@ -16,7 +16,7 @@ queue."""
 
 
 class PlacementReason(StrEnum):
-    """Why a prompt is prefilled where it is: remotely for the first two reasons, locally for all
+    """Why a prompt is prefilled where it is: remotely for `ALWAYS` and `LONG`, locally for all
     others."""
 
     ALWAYS = "always"

@@ -438,14 +438,17 @@ def test_small_writes_leave_at_once() -> None:
 
     async def scenario() -> None:
         async with Stage() as stage:
-            times = []
-            for _ in range(20):
-                started = time.monotonic()
-                asked = asyncio.create_task(stage.post())
-                stage.processor.send(answer(await stage.processor.take(Submit)))
-                await asked
-                times.append(time.monotonic() - started)
-            assert sorted(times)[10] < 0.03, times  # Nagle and delayed ACK would make it 0.04
+            medians: list[float] = []
+            while len(medians) < 5 and not (medians and min(medians) < 0.03):  # the machine is busy
+                times = []
+                for _ in range(20):
+                    started = time.monotonic()
+                    asked = asyncio.create_task(stage.post())
+                    stage.processor.send(answer(await stage.processor.take(Submit)))
+                    await asked
+                    times.append(time.monotonic() - started)
+                medians.append(sorted(times)[10])
+            assert min(medians) < 0.03, medians  # Nagle and delayed ACK would make it 0.04
 
     asyncio.run(scenario())
 

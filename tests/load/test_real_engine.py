@@ -94,9 +94,8 @@ def test_a_record_can_be_sent_again(server: Server, record: Path) -> None:
     )
     # Prompts are other words, of about as many tokens, in one message: its template comes on top.
     template = template_tokens(server)
-    asked, sent = (sorted(line["input_length"] for line in some) for some in (old, new))
-    for one, two in zip(asked, sent, strict=True):
-        assert two - template == pytest.approx(one, rel=0.2, abs=12)
+    asked, sent = (sum(line["input_length"] for line in some) for some in (old, new))
+    assert sent - 10 * template == pytest.approx(asked, rel=0.2)
 
 
 def test_nothing_of_the_text_is_recorded(server: Server, record: Path) -> None:
@@ -126,20 +125,21 @@ def test_a_profile_of_the_engine_is_close_to_it(tmp_path: Path) -> None:
     file = tmp_path / "tiny.json"
     options = ("--model", "tiny", "--block-size", str(BLOCK), *SMALL)
     slopes_s: list[float] = []
+    close = False
     # What else the machine does in these seconds may be in the figures, but not each time.
-    while len(slopes_s) < TRIES and not any(0 <= slope_s < 1 for slope_s in slopes_s):
+    while len(slopes_s) < TRIES and not close:
         file.unlink(missing_ok=True)
         done = command("profile", *options, "--output", str(file), "--seconds", "3", source=ENGINES)
         assert done.returncode == 0, done.stderr
         assert "TTFT mean" in done.stdout
         profile = msgspec.json.decode(file.read_bytes(), type=Profile)
         assert (profile.name, profile.block_size) == ("tiny", BLOCK)
+        # For this model, the cost of one more token is within the noise of a step.
         slopes_s.append(decode_slope_s(profile))
-    assert 0 < profile.step_s < 0.1
-    speed = StepTimes.of(profile)
-    assert 0 < speed.prefill_ps(1000, 0) - speed.prefill_ps(10, 0) < PS
-    # For this model, the cost of one more token is within the noise of a step.
-    assert 0 <= slopes_s[-1] < 1, slopes_s
+        speed = StepTimes.of(profile)
+        prefill_s = (speed.prefill_ps(1000, 0) - speed.prefill_ps(10, 0)) / PS
+        close = 0 <= slopes_s[-1] < 1 and 0 < profile.step_s < 0.1 and 0 < prefill_s < 1
+    assert close, (slopes_s, profile.step_s, prefill_s)
     again = command("profile", *options, "--output", str(file))
     assert again.returncode == 2
     assert "--force overwrites it" in again.stderr

@@ -89,11 +89,15 @@ def test_a_child_that_never_stops_talking_holds_up_nobody() -> None:
 
 
 def test_timeout_asks_and_does_not_insist() -> None:
-    """It sends its signal to the process and to its group."""
-    command = ["timeout", "--preserve-status", "4", *COMMAND]
-    done = subprocess.run(command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, check=False)
-    assert b"stopping at once" not in done.stderr
-    assert done.returncode == 0
+    """It sends its signal to the process and to its group, also when it got that signal itself."""
+    command = ["timeout", "--preserve-status", "600", *COMMAND]
+    log_read, log_write = os.pipe()
+    with tree(command=command, stderr=log_write) as running:
+        os.close(log_write)
+        running.wait_ready()
+        assert running.stop() == 0
+    with os.fdopen(log_read, errors="replace") as log:
+        assert "stopping at once" not in log.read()
 
 
 @pytest.mark.parametrize("count", [1, 2])
