@@ -87,7 +87,7 @@ def test_failed_requests_are_said_and_make_the_exit_code_1() -> None:
 
 
 def test_two_servers_in_turns() -> None:
-    with FakeServer(Manner(token_s=0.001)) as one, FakeServer(Manner(token_s=0.03)) as two:
+    with FakeServer(Manner(token_s=0.001)) as one, FakeServer(Manner(token_s=0.1)) as two:
         options = ("--requests", "23", "--rounds", "3", "--concurrency", "1", "--warmup", "1")
         done = bench(one.url, two.url, *SMALL, *options, "--output-tokens", "2:4")
         assert done.returncode == 0, done.stderr

@@ -129,7 +129,7 @@ def test_many_at_once_are_spread_and_none_is_lost(server: Server) -> None:
     with ThreadPoolExecutor(48) as pool:
         answers = list(pool.map(lambda prompt: ask(server, prompt, 10), prompts))
     assert all(answer["usage"]["completion_tokens"] == 10 for answer in answers)
-    wait_until(lambda: _load(server) == 0, 3.0, "all is over")
+    wait_until(lambda: _load(server) == 0, 20.0, "all is over")
     assert min(worker["steps"] for worker in server.snapshot()["workers"]) > 0
 
 
@@ -161,8 +161,8 @@ def test_what_needs_a_model_is_refused(server: Server, more: dict[str, Any], mes
 
 def test_a_client_that_leaves_frees_its_place(server: Server) -> None:
     with Stream(server, 1500):
-        wait_until(lambda: _load(server) == 1, 3.0, "it runs")
-    wait_until(lambda: _load(server) == 0, 3.0, "it was aborted")
+        wait_until(lambda: _load(server) == 1, 20.0, "it runs")
+    wait_until(lambda: _load(server) == 0, 20.0, "it was aborted")
 
 
 def test_what_was_recorded_can_be_replayed(server: Server, record: Path, profile: Path) -> None:
@@ -203,7 +203,7 @@ def test_prompts_are_prefilled_elsewhere(profile: Path) -> None:
             prompts = [f"{number} {WORDS * 20}" for number in range(6)]
             answers = list(pool.map(lambda prompt: ask(server, prompt, 5), prompts))
         assert all(answer["usage"]["completion_tokens"] == 5 for answer in answers)
-        wait_until(lambda: _load(server) == 0, 3.0, "all is over")
+        wait_until(lambda: _load(server) == 0, 20.0, "all is over")
         view = server.snapshot()["prefill"]
         assert view["placements"] == {"remote:always": 6}  # none is for a probe
         assert view["copies"] == {"simulated": 6}
