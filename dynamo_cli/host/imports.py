@@ -146,7 +146,7 @@ class Learning:
         try:
             self._trial = ImportTrial(names, self._devices, self._private)
         except OSError as error:
-            logger.debug("the next engine starts later than it could: %s", error)
+            logger.warning("the next engine starts later than it could: %s", error)
 
     def _learn(self, trial: ImportTrial) -> None:
         """Import what may be imported, and then try what comes after what must not be."""
@@ -159,8 +159,10 @@ class Learning:
     def _import(self, name: str) -> None:
         try:
             importlib.import_module(name)
-        except Exception as error:  # noqa: BLE001 - it did not fail the process that told of it
-            logger.debug("%s is not imported before the next fork: %r", name, error)
+        # A module may raise anything. This one could be imported twice before; without it, only the
+        # next engine starts later.
+        except Exception as error:  # noqa: BLE001 - it must not end the zygote
+            logger.warning("%s cannot be imported before the next fork: %r", name, error)
         self._learned += 1
         if not self._to_import:
             gc.freeze()  # they are not collected, like what was imported before
@@ -190,8 +192,7 @@ class ImportTrial:
         self._pid = 0
         try:
             if (pid := os.fork()) == 0:
-                _become_trial(devices, [self._reading, *private], parent)
-                _import_all(names, writing)
+                _import_all(names, devices, writing, [self._reading, *private], parent)
             self._pid = pid
             self._end = os.pidfd_open(pid)
         except OSError:
@@ -243,8 +244,11 @@ class ImportTrial:
         return list(self._names[self._said.count(b"\n") :])
 
 
-def _become_trial(devices: str, private: Sequence[int], parent: int) -> None:
-    """Make this forked process one that harms nobody."""
+def _import_all(
+    names: Sequence[str], devices: str, writing: int, private: Sequence[int], parent: int
+) -> NoReturn:
+    """Import the modules, and say of each that it was fine. Runs in the process of the trial, which
+    ends here whatever happens."""
     try:
         lifeline.die_with(parent)
         os.setpgid(0, 0)
@@ -255,13 +259,6 @@ def _become_trial(devices: str, private: Sequence[int], parent: int) -> None:
         for standard in range(3):
             os.dup2(silence, standard)
         os.environ[VISIBLE] = devices
-    except BaseException:  # noqa: BLE001 - it must not go on as the zygote
-        os._exit(1)
-
-
-def _import_all(names: Sequence[str], writing: int) -> NoReturn:
-    """Import the modules, and say of each that it was fine. Runs in the process of the trial."""
-    try:
         wanted = all_alike()  # modules may adapt themselves to the model of GPU
         before = _traces()
         for name in names:

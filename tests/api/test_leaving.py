@@ -36,13 +36,13 @@ def left(server: Server) -> int:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_leaves_frees_the_engine(server: Server, stream: bool) -> None:
+def test_a_client_that_leaves_frees_the_engine_within_a_second(
+    server: Server, stream: bool
+) -> None:
     wait_until(lambda: running(server) == 0, 10, "it is idle")
-    before = left(server)
     with post(server, prompt="a", stream=stream):
         wait_until(lambda: running(server) == 1, 10, "it runs")
-    wait_until(lambda: left(server) == before + 1, 10, "it is aborted")
-    wait_until(lambda: running(server) == 0, 10, "the engine is idle")
+    wait_until(lambda: running(server) == 0, 1.0, "it is aborted")
 
 
 def test_a_client_may_leave_during_prefill(server: Server) -> None:

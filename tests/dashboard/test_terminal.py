@@ -141,7 +141,7 @@ def test_a_run_with_its_dashboard_from_start_to_end() -> None:
         assert " icanon " in end.replace("\n", " ")
         assert " echo " in end.replace("\n", " ")
         left = below - children_of(terminal.pid)
-        wait_until(lambda: not any(map(alive, left)), 15.0, "its processes are gone")
+        wait_until(lambda: not any(map(alive, left)), 2.0, "its processes are gone")
 
 
 @pytest.fixture(scope="module")

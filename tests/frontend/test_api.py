@@ -379,7 +379,7 @@ def test_a_client_that_leaves_before_the_answer_aborts_its_request_at_once() -> 
             left = time.monotonic()
             writer.close()
             assert await stage.processor.take(Abort) == Abort(submit.request_id, "client_left")
-            assert time.monotonic() - left < 5
+            assert time.monotonic() - left < 1
             page = (await stage.get("/metrics"))[2]
             assert 'dynamo_llm_requests_total{endpoint="/v1/completions",status="499"} 1.0' in page
             assert 'dynamo_llm_aborts_total{reason="client_left"} 1.0' in page
@@ -438,17 +438,14 @@ def test_small_writes_leave_at_once() -> None:
 
     async def scenario() -> None:
         async with Stage() as stage:
-            medians: list[float] = []
-            while len(medians) < 5 and not (medians and min(medians) < 0.03):  # the machine is busy
-                times = []
-                for _ in range(20):
-                    started = time.monotonic()
-                    asked = asyncio.create_task(stage.post())
-                    stage.processor.send(answer(await stage.processor.take(Submit)))
-                    await asked
-                    times.append(time.monotonic() - started)
-                medians.append(sorted(times)[10])
-            assert min(medians) < 0.03, medians  # Nagle and delayed ACK would make it 0.04
+            times = []
+            for _ in range(20):
+                started = time.monotonic()
+                asked = asyncio.create_task(stage.post())
+                stage.processor.send(answer(await stage.processor.take(Submit)))
+                await asked
+                times.append(time.monotonic() - started)
+            assert sorted(times)[10] < 0.03, times  # Nagle and delayed ACK would make it 0.04
 
     asyncio.run(scenario())
 

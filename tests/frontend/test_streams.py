@@ -95,7 +95,7 @@ def test_a_client_that_leaves_a_stream_aborts_it_at_once() -> None:
             left = time.monotonic()
             client.leave()
             assert await stage.processor.take(Abort) == Abort(submit.request_id, "client_left")
-            assert time.monotonic() - left < 5
+            assert time.monotonic() - left < 1
             stage.processor.send(chunks(submit, b"late"))
             stage.processor.send(finish(submit))
             assert (await stage.get("/health"))[0] == 200
@@ -140,7 +140,7 @@ def test_a_slow_reader_is_cut_and_others_never_wait_for_it() -> None:
                     break
             abort = await stage.processor.take(Abort)
             assert abort == Abort(submit.request_id, "slow_reader")
-            assert max(gaps) < 15  # the slow one reads nothing until it is cut, after 30 s
+            assert max(gaps) < 1
             assert not _read_to_the_end(slow).endswith(b"0\r\n\r\n"), "it must not look complete"
             stage.processor.send(finish(fast))
             assert await client.chunk() == b""

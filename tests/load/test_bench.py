@@ -60,14 +60,17 @@ def test_a_closed_loop_of_talks() -> None:
 
 def test_an_open_loop_does_not_wait() -> None:
     with FakeServer(Manner(token_s=0.02)) as server:
-        began = time.monotonic()
         options = ("--rate", "40", "--duration", "1", "--endpoint", "completions", "--csv")
-        done = bench(server.url, *SMALL, *options, "--slo-ttft", "14000")
-        assert done.returncode == 0, done.stderr
-        assert time.monotonic() - began < 15  # one after the other they would take 20 s
-        (row,) = csv.DictReader(done.stdout.splitlines())
-        assert 20 < float(row["requests"]) < 65
-        assert float(row["goodput, %"]) == 100  # no first token later than 14 s
+        good = list[float]()
+        while len(good) < 3 and not any(one > 90 for one in good):  # a busy machine may stand still
+            began = time.monotonic()
+            done = bench(server.url, *SMALL, *options, "--slo-ttft", "1000")
+            assert done.returncode == 0, done.stderr
+            assert time.monotonic() - began < 15
+            (row,) = csv.DictReader(done.stdout.splitlines())
+            assert 20 < float(row["requests"]) < 65
+            good.append(float(row["goodput, %"]))
+        assert good[-1] > 90, good
         assert server.most_at_once > 8  # 40 per second, of about half a second each
         assert all("prompt" in body for body in server.bodies)
 
@@ -167,7 +170,7 @@ def test_a_trace_keeps_its_times_lengths_and_prefixes(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         (run,) = json.loads(done.stdout)["runs"].values()
         assert run["requests"] == 3
-        assert run["duration_s"] >= 0.3
+        assert 0.3 <= run["duration_s"] < 1
         bodies = sorted(server.bodies, key=lambda body: int(body["max_tokens"]))
         assert [body["max_tokens"] for body in bodies] == [3, 4, 5]
         first, second, third = (body["messages"][0]["content"].split() for body in bodies)

@@ -79,6 +79,19 @@ def test_what_bench_measures_is_what_the_server_records(server: Server, record: 
 
 
 def test_a_record_can_be_sent_again(server: Server, record: Path) -> None:
+    template = template_tokens(server)
+    pairs: list[tuple[int, int]] = []
+    # Prompts are other words, of about as many tokens, in one message: its template comes on top.
+    # Words are random, so a short prompt may have too many or too few tokens, but not each time.
+    for _ in range(TRIES):
+        pairs = sent_again(server, record)
+        if all(two - template == pytest.approx(one, rel=0.2, abs=12) for one, two in pairs):
+            return
+    raise AssertionError((template, pairs))
+
+
+def sent_again(server: Server, record: Path) -> list[tuple[int, int]]:
+    """Send ten requests of the record again; the lengths of prompts then and now, by length."""
     before = len(lines(record, 1))
     again = ("--trace", str(record), "--speed", "4", "--requests", "10", "--json")
     done = command("bench", server.url, *again)
@@ -92,10 +105,8 @@ def test_a_record_can_be_sent_again(server: Server, record: Path) -> None:
     assert sorted(line["output_length"] for line in new) == sorted(
         line["output_length"] for line in old
     )
-    # Prompts are other words, of about as many tokens, in one message: its template comes on top.
-    template = template_tokens(server)
-    asked, sent = (sum(line["input_length"] for line in some) for some in (old, new))
-    assert sent - 10 * template == pytest.approx(asked, rel=0.2)
+    asked, sent = (sorted(line["input_length"] for line in some) for some in (old, new))
+    return list(zip(asked, sent, strict=True))
 
 
 def test_nothing_of_the_text_is_recorded(server: Server, record: Path) -> None:

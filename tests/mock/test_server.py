@@ -81,13 +81,9 @@ def cached(answer: Any) -> int:
 
 
 def test_what_one_worker_has_computed_the_next_one_loads(sharing: Server) -> None:
-    for number in range(5):  # an engine waits half a second for the host cache, and computes then
-        answers = [ask(sharing, f"{number} {WORDS}" * 20, 12) for _ in range(4)]
-        tokens = answers[0]["usage"]["prompt_tokens"]
-        found = [cached(answer) for answer in answers]
-        if all(found[1:]):
-            break
-    assert found == [0, *[(tokens - 1) // 32 * 32] * 3]
+    answers = [ask(sharing, WORDS * 20, 12) for _ in range(4)]
+    tokens = answers[0]["usage"]["prompt_tokens"]
+    assert [cached(answer) for answer in answers] == [0, *[(tokens - 1) // 32 * 32] * 3]
     assert len({answer["choices"][0]["text"] for answer in answers}) == 1
 
 
@@ -114,14 +110,11 @@ def test_a_conversation_stays_with_its_worker(server: Server) -> None:
 
 
 def test_time_passes_as_the_profile_says(server: Server) -> None:
+    begin = time.monotonic()
+    ask(server, "time " * 100, 50)
+    took_s = time.monotonic() - begin
     expected_s = (50 * 0.0201 + 0.0002 * 101) / SPEEDUP
-    took_s = []
-    # A busy machine adds to it, but not each time.
-    while len(took_s) < 5 and not any(one < 1.5 * expected_s + 0.3 for one in took_s):
-        begin = time.monotonic()
-        ask(server, f"{len(took_s)} time " * 100, 50)
-        took_s.append(time.monotonic() - begin)
-    assert expected_s <= min(took_s) < 1.5 * expected_s + 0.3
+    assert expected_s <= took_s < 1.5 * expected_s + 0.3
 
 
 def test_many_at_once_are_spread_and_none_is_lost(server: Server) -> None:
@@ -129,7 +122,7 @@ def test_many_at_once_are_spread_and_none_is_lost(server: Server) -> None:
     with ThreadPoolExecutor(48) as pool:
         answers = list(pool.map(lambda prompt: ask(server, prompt, 10), prompts))
     assert all(answer["usage"]["completion_tokens"] == 10 for answer in answers)
-    wait_until(lambda: _load(server) == 0, 20.0, "all is over")
+    wait_until(lambda: _load(server) == 0, 3.0, "all is over")
     assert min(worker["steps"] for worker in server.snapshot()["workers"]) > 0
 
 
@@ -161,8 +154,8 @@ def test_what_needs_a_model_is_refused(server: Server, more: dict[str, Any], mes
 
 def test_a_client_that_leaves_frees_its_place(server: Server) -> None:
     with Stream(server, 1500):
-        wait_until(lambda: _load(server) == 1, 20.0, "it runs")
-    wait_until(lambda: _load(server) == 0, 20.0, "it was aborted")
+        wait_until(lambda: _load(server) == 1, 3.0, "it runs")
+    wait_until(lambda: _load(server) == 0, 3.0, "it was aborted")
 
 
 def test_what_was_recorded_can_be_replayed(server: Server, record: Path, profile: Path) -> None:
@@ -203,7 +196,7 @@ def test_prompts_are_prefilled_elsewhere(profile: Path) -> None:
             prompts = [f"{number} {WORDS * 20}" for number in range(6)]
             answers = list(pool.map(lambda prompt: ask(server, prompt, 5), prompts))
         assert all(answer["usage"]["completion_tokens"] == 5 for answer in answers)
-        wait_until(lambda: _load(server) == 0, 20.0, "all is over")
+        wait_until(lambda: _load(server) == 0, 3.0, "all is over")
         view = server.snapshot()["prefill"]
         assert view["placements"] == {"remote:always": 6}  # none is for a probe
         assert view["copies"] == {"simulated": 6}

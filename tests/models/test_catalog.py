@@ -113,7 +113,7 @@ def test_whoever_ends_the_tool_ends_the_child_that_fetches(sent, caches):
             (child,) = Path(f"/proc/{tool.pid}/task/{tool.pid}/children").read_text().split()
             tool.send_signal(sent)
             assert tool.wait(10) == (130 if sent == signal.SIGINT else -signal.SIGKILL)
-        assert _gone(Path("/proc") / child, within_s=15.0)
+        assert _gone(Path("/proc") / child, within_s=2.0)
 
 
 def test_a_second_signal_does_not_cut_the_cleaning_short():

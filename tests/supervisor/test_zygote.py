@@ -17,7 +17,7 @@ from tests.support.server import alive, children_of, wait_until
 from tests.support.tree import BARREN, KEYS, LIMIT
 
 FORKED = ("worker 0 [ready]", "worker 1 [ready]", "processor 0 [ready]")
-GONE_S = 15.0
+GONE_S = 2.0
 
 
 class Logged(Tree):

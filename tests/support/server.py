@@ -378,9 +378,8 @@ class Server(Serving):
         self.assert_nothing_left(below)
         return code
 
-    def assert_nothing_left(self, below: set[int], timeout_s: float = 15.0) -> None:
-        """No process of `below`, no shared-memory file and no temporary file. Processes that have
-        vLLM end within two seconds, and need CPU time for it."""
+    def assert_nothing_left(self, below: set[int], timeout_s: float = 2.0) -> None:
+        """No process of `below`, no shared-memory file and no temporary file."""
         wait_until(lambda: not any(map(alive, below)), timeout_s, f"children are gone\n{self.log}")
         deadline = time.monotonic() + SHARED_S
         while left := unowned(self._shared):

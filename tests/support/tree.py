@@ -134,11 +134,7 @@ def run(*words: str) -> int:
     from dynamo_cli.cli import terminal
     from dynamo_cli.cli.outputs import outputs
     from dynamo_cli.plan.typed import Typed
-    from dynamo_cli.supervisor import death_log
 
-    death_log.PATIENCE_S = (
-        20.0  # a process that reports may get no CPU time for longer than a second
-    )
     terminal.settle()
     dashboard = "dashboard" in words
     with outputs(Typed(model="tiny"), dashboard=dashboard, errors_only=False) as out:

@@ -66,7 +66,7 @@ def test_a_worker_dies_and_no_request_with_it(server: Server) -> None:
         # Two on each, of which one may have ended before the kill on a machine that is busy.
         streams = [stack.enter_context(Stream(server, 2 * TOKENS)) for _ in range(4)]
         restarts = kill(server, "worker 0")
-        wait_until(lambda: server.processes()["worker 0"]["phase"] != "ready", 10, "it is noticed")
+        wait_until(lambda: server.processes()["worker 0"]["phase"] != "ready", 2, "it is noticed")
         assert [complete(server)[0] for _ in range(4)] == [200] * 4
         assert [text_of(stream) for stream in streams] == [whole] * 4
     wait_back(server, "worker 0", restarts)

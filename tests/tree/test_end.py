@@ -78,7 +78,7 @@ def test_it_starts_as_a_user_starts_it_and_is_killed_in_the_middle_of_streams() 
         assert len(below) >= 6
         server.process.kill()
         server.process.wait()
-        server.assert_nothing_left(below)
+        server.assert_nothing_left(below, timeout_s=2.0)
 
 
 def start_cpu_s(server: Server) -> float:
@@ -100,7 +100,7 @@ def check_that_it_is_not_ready(server: Server) -> None:
 
 
 @pytest.mark.parametrize("phase", ["zygote       importing", "worker 0     loading", "serving on"])
-def test_when_the_parent_is_killed_everything_goes(phase: str) -> None:
+def test_when_the_parent_is_killed_everything_goes_within_two_seconds(phase: str) -> None:
     """The test above kills one that serves and was started as a user does it."""
     fresh = "importing" in phase
     with Server(*SMALL, ready=False, fresh=fresh) as server:
@@ -108,7 +108,7 @@ def test_when_the_parent_is_killed_everything_goes(phase: str) -> None:
         below = children_of(server.process.pid)
         server.process.kill()
         server.process.wait()
-        server.assert_nothing_left(below)
+        server.assert_nothing_left(below, timeout_s=2.0)
 
 
 def test_ctrl_c_while_it_starts_ends_it_at_once() -> None:
@@ -116,7 +116,7 @@ def test_ctrl_c_while_it_starts_ends_it_at_once() -> None:
         wait_until(lambda: "zygote       importing" in server.log, 10, "it imports")
         began = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 3
         assert "zygote       ready" not in server.log, "nobody waits for the import of vLLM"
 
 

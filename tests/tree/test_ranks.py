@@ -16,7 +16,7 @@ from tests.support.requests import complete
 from tests.support.server import SMALL, Server, alive, children_of, wait_until
 
 pytestmark = pytest.mark.engine
-KILLED_S = 15.0
+KILLED_S = 2.0
 BACK_S = 120.0
 
 
