@@ -109,6 +109,7 @@ class Frontend:
         self._meter = Meter()
         self._gpus = Gpus(config.gpus)
         self._tree = TreeState(self._meter, config.served_names, time.monotonic_ns())
+        self._tree.reached = False
         self._exchange = Exchange(self._switchboard, self._meter, config.migration)
         self._fanout = FinishedRequestFanout(config, self._meter, lambda: set_up(self._snapshot()))
         self._host = HostMeter(lambda: self._tree.processes, self._fanout.record_state)
@@ -321,8 +322,7 @@ class Frontend:
 
     def _on_table(self, table: ProcessTable) -> None:
         self._tree.apply(table, time.monotonic_ns())
-        if table.serving:
-            self._serving.set()
+        self._note_serving()
         for state in table.processes:
             process = ProcessId(state.role, state.index)
             linked = process in self._switchboard.links
@@ -333,7 +333,17 @@ class Frontend:
         if processor not in self._welcomed:
             self._welcomed.add(processor)
             generation = self._switchboard.links[processor].generation
-            self._background(self._adapters.welcome(processor, generation))
+            self._background(self._let_in(processor, generation))
+
+    async def _let_in(self, processor: ProcessId, generation: int) -> None:
+        await self._adapters.welcome(processor, generation)
+        self._note_serving()
+
+    def _note_serving(self) -> None:
+        """Note whether requests can be served: the tree may be ready before a new frontend is."""
+        self._tree.reached |= bool(self._exchange.processors)
+        if self._tree.up:
+            self._serving.set()
 
     def _ready_peers(self) -> list[ProcessId]:
         """The processes that are ready and linked."""

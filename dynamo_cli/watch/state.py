@@ -51,6 +51,7 @@ from dynamo_cli.watch.schema import (
 )
 
 ASLEEP = "asleep: POST /sleep was asked for; POST /wake_up ends that"
+UNREACHED = "the frontend has no processor yet"
 
 
 class TreeState:
@@ -71,6 +72,8 @@ class TreeState:
         url: where the frontend listens; empty before it does.
         draining: whether the frontend takes no new requests, whatever the table says.
         asleep: whether every ready worker sleeps.
+        reached: whether this frontend has had a processor for requests. A new frontend has none at
+            first, although the table says that requests are served.
     """
 
     def __init__(self, meter: Meter, models: tuple[str, ...], started_ns: int) -> None:
@@ -92,6 +95,7 @@ class TreeState:
         self.logs = LogRing()
         self.url = ""
         self.draining = self.asleep = False
+        self.reached = True
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -101,7 +105,7 @@ class TreeState:
     @property
     def up(self) -> bool:
         """Whether requests are taken. Engines may sleep: lists of models and tokens need none."""
-        return self._table.serving and not self.draining
+        return self._table.serving and self.reached and not self.draining
 
     @property
     def serving(self) -> bool:
@@ -118,6 +122,8 @@ class TreeState:
         """Why requests cannot be served, if they cannot."""
         if self.draining:
             return "shutting down"
+        if self._table.serving and not self.reached:
+            return UNREACHED
         return ASLEEP if self.asleep and self._table.serving else self._table.reason
 
     def apply(

@@ -10,6 +10,7 @@ from dynamo_cli.messages.admin import LoadAdapter
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.messages.request import Submit
 from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.watch.state import UNREACHED
 
 from .stage import PROCESSOR, Stage, answer, table
 from .test_admin import ADMIN, HEADERS, LOAD, change, post
@@ -57,5 +58,29 @@ def test_a_life_that_is_not_ready_gets_nothing_that_was_meant_for_an_earlier_one
             assert third.inbox.empty()
             stage.tell(table(serving=True))
             assert (await change(third, LOAD)).name == ADAPTER["lora_name"]
+
+    asyncio.run(scenario())
+
+
+def test_a_new_frontend_serves_when_it_has_a_processor_and_not_before() -> None:
+    """The tree is ready all the time when only the frontend is started again."""
+
+    async def scenario() -> None:
+        async with Stage(serving=False) as stage:
+            stage.tell(table(serving=True))
+            while not (health := (await stage.get("/health"))[2])["processes"]:
+                await asyncio.sleep(0.005)
+            assert (health["status"], health["reason"]) == ("unavailable", UNREACHED)
+            status, _, refused = await stage.post()
+            assert (status, refused["error"]["code"]) == (503, "not_ready")
+            assert UNREACHED in refused["error"]["message"]
+
+            processor = await stage.neighbour(PROCESSOR)
+            stage.tell(table(serving=True))
+            while (await stage.get("/health"))[0] != 200:
+                await asyncio.sleep(0.005)
+            asked = asyncio.create_task(stage.post())
+            processor.send(answer(await processor.take(Submit)))
+            assert (await asked)[0] == 200
 
     asyncio.run(scenario())

@@ -66,6 +66,9 @@ REACHED: dict[str, tuple[str, ...]] = {
     ),
     "vllm.v1.executor.uniproc_executor.UniProcExecutor": ("driver_worker", "_distributed_args()"),
     "vllm.v1.worker.startup_plan": ("compute_plan_fingerprint",),
+    "vllm.v1.worker.gpu.cudagraph_utils.CudaGraphManager": (
+        *("cudagraph_mode", "compilation_config", "_init_candidates()"),
+    ),
     "vllm.v1.core.kv_cache_utils": ("_gen_lora_extra_hash_keys(_)",),
     "vllm.lora.ops.torch_ops.lora_ops": ("bgmv_shrink(_, _, _, _, _)",),
     "vllm.lora.punica_wrapper.punica_cpu": ("bgmv_shrink",),

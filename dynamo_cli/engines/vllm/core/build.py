@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
+from contextlib import suppress
 from typing import Any
 
 import torch
+from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.v1.engine.core import EngineCore
 from vllm.v1.executor import Executor, UniProcExecutor
 
@@ -17,6 +20,7 @@ def build(vllm_config: Any) -> EngineCore:
     if hasattr(torch.cpu, "_init_amx"):
         # AMX must be initialized in time, or the first one-token forward pass may die with SIGILL.
         torch.cpu._init_amx()
+    threading.Thread(target=_load_tokenizer, args=(vllm_config,), daemon=True).start()
     with garbage.frozen():
         return EngineCore(
             vllm_config,
@@ -24,6 +28,13 @@ def build(vllm_config: Any) -> EngineCore:
             log_stats=True,
             executor_fail_callback=ranks.lost,
         )
+
+
+def _load_tokenizer(vllm_config: Any) -> None:
+    """Load the tokenizer, which grammars need, while the model is loaded; vLLM keeps it."""
+    # vLLM loads it again where this fails, and tells why.
+    with suppress(Exception):
+        cached_tokenizer_from_config(vllm_config.model_config)
 
 
 class _NamelessRendezvous(UniProcExecutor):  # type: ignore[misc]

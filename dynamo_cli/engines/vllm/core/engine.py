@@ -25,6 +25,7 @@ from dynamo_cli.engines.vllm.core import (
     faults,
     garbage,
     grammars,
+    graphs,
     lora,
     operations,
     outgoing,
@@ -75,12 +76,16 @@ class VllmEngine:
         self.index = index
         self._producer = config.kv_role == "kv_producer"
         with refusals.named(config.model):
-            vllm_config = arguments.engine_config(arguments.parse(config), config)
+            namespace = arguments.parse(config)
+            vllm_config = arguments.engine_config(namespace, config)
             if kv_events:
                 events.enable(vllm_config)
             adapter_keys.install()
             lora.install(vllm_config)
-            ranks.install(vllm_config)
+            fewer_graphs = graphs.chosen(namespace, vllm_config)
+            if fewer_graphs:
+                graphs.install()
+            ranks.install(vllm_config, fewer_graphs=fewer_graphs)
             resume.install(vllm_config)
             plans.install()
             with environment.transfer(config):

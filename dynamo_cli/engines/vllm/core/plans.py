@@ -15,6 +15,8 @@ from typing import Any
 
 from vllm.v1.worker import startup_plan
 
+from dynamo_cli.engines.vllm.core import graphs
+
 _of_vllm: Callable[..., str] = startup_plan.compute_plan_fingerprint
 
 
@@ -34,6 +36,7 @@ def fingerprint(vllm_config: Any, *args: Any, **kwargs: Any) -> str:
         scheduler.max_num_seqs,
         scheduler.max_num_batched_tokens,
         vllm_config.compilation_config.cudagraph_capture_sizes,
+        graphs.installed(),
         transfer.kv_role if transfer is not None else None,
     )
     return hashlib.blake2b(repr(sizes).encode(), digest_size=8).hexdigest()

@@ -24,7 +24,7 @@ from typing import Any
 
 from vllm.v1.executor.multiproc_executor import WorkerProc
 
-from dynamo_cli.engines.vllm.core import garbage, plans, resume
+from dynamo_cli.engines.vllm.core import garbage, graphs, plans, resume
 from dynamo_cli.host.cache import SHARED_MEMORY
 from dynamo_cli.host.lifeline import bind_spawned, die_with
 
@@ -54,12 +54,12 @@ have ended."""
 _removers: list[subprocess.Popen[bytes]] = []
 
 
-def install(vllm_config: Any) -> None:
+def install(vllm_config: Any, *, fewer_graphs: bool) -> None:
     """Prepare this process for an engine; does nothing if it has a single rank."""
     if vllm_config.parallel_config.world_size == 1:
         return
     bind_spawned()
-    WorkerProc.worker_main = staticmethod(_Rank(os.getpid()))
+    WorkerProc.worker_main = staticmethod(_Rank(os.getpid(), fewer_graphs=fewer_graphs))
     folder = tempfile.mkdtemp(prefix="ranks-")  # paths of sockets must be short
     reader, _ = os.pipe()  # the other end stays open as long as this process runs
     words = [sys.executable, "-ISc", _REMOVE, folder, SHARED_MEMORY]
@@ -73,10 +73,12 @@ class _Rank:
 
     Args:
         parent_pid: pid of the engine's process.
+        fewer_graphs: see `graphs`.
     """
 
-    def __init__(self, parent_pid: int) -> None:
+    def __init__(self, parent_pid: int, *, fewer_graphs: bool) -> None:
         self._parent_pid = parent_pid
+        self._fewer_graphs = fewer_graphs
         self._level = logging.root.level
         self._formatters = [handler.formatter for handler in logging.root.handlers]
 
@@ -88,6 +90,8 @@ class _Rank:
         self._log()
         resume.install(kwargs["vllm_config"])
         plans.install()
+        if self._fewer_graphs:
+            graphs.install()
         with garbage.frozen():
             _vllm_main(*args, **kwargs)
 
