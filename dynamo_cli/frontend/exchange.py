@@ -324,7 +324,7 @@ class Exchange:
             call.worker = message.worker  # the stream is resumed there
 
     def chunks(self, message: Chunks) -> None:
-        """Write new bytes to their streams; this is the hot path."""
+        """Write new bytes to their streams, and note the end of one; this is the hot path."""
         now = time.monotonic_ns()
         for chunk in message.chunks:
             call = self._calls.get(chunk.request_id)
@@ -337,6 +337,8 @@ class Exchange:
             call.output += chunk.output
             if not call.write(chunk.data):
                 self.close(call, SLOW_READER)
+        if message.finish is not None:
+            self.finished(message.finish)
 
     def _time_tokens(self, call: Call, tokens: int, now_ns: int) -> None:
         meter = self._meter

@@ -21,7 +21,7 @@ from dynamo_cli.frontend.http.poison import Suspects
 from dynamo_cli.frontend.http.server import json_response
 from dynamo_cli.frontend.http.stream import EventStreamWriter
 from dynamo_cli.frontend.http.visit import Visit
-from dynamo_cli.messages.request import Endpoint, Head, Question, Reply
+from dynamo_cli.messages.request import Endpoint, Finish, Head, Question, Reply
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.state import TreeState
 
@@ -156,6 +156,13 @@ class ModelRequests:
         call.write_to(stream.write)
         try:
             finish = await call.finish
+        except asyncio.CancelledError:
+            if call.finish.done() and call.finish.exception() is None:
+                # The client has left, but after the last event: it has the whole answer.
+                self._finished(visit, call.finish.result())
+                visit.status = head.status
+                self._exchange.close(call)
+            raise
         except DynamoError as error:
             visit.status = error.http_status
             visit.fail(error)
@@ -163,10 +170,13 @@ class ModelRequests:
             told = error.body()["error"]
             stream.write(shapes.failure_event(visit.path, error.http_status, told))
         else:
-            visit.outcome = finish
-            self._meter.used(finish.usage, time.monotonic_ns())
-            self._meter.failed(finish.error)
+            self._finished(visit, finish)
         return stream.response
+
+    def _finished(self, visit: Visit, finish: Finish) -> None:
+        visit.outcome = finish
+        self._meter.used(finish.usage, time.monotonic_ns())
+        self._meter.failed(finish.error)
 
     # -- what the model is -------------------------------------------------------------------
 

@@ -290,6 +290,7 @@ class Frontend:
             case Role.PROCESSOR:
                 self._welcomed.discard(peer)
                 self._exchange.processor_down(peer, reason)
+                self._note_serving()
                 self._tree.processor_gone(peer.index)
             case Role.WORKER:
                 self._tree.worker_gone(peer.index)
@@ -341,8 +342,8 @@ class Frontend:
 
     def _note_serving(self) -> None:
         """Note whether requests can be served: the tree may be ready before a new frontend is."""
-        self._tree.reached |= bool(self._exchange.processors)
-        if self._tree.up:
+        self._tree.reached = bool(self._exchange.processors)
+        if self._tree.up and self._tree.reached:
             self._serving.set()
 
     def _ready_peers(self) -> list[ProcessId]:

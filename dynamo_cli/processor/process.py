@@ -156,8 +156,9 @@ class Processor:
         match message:
             case Chunk():
                 self._add_chunk(message)
+            case Finish() if self._chunks:
+                self._flush(message)
             case Finish():
-                self._flush()
                 self._switchboard.owe(FRONTEND, message)
             case _:
                 self._flush()
@@ -170,10 +171,10 @@ class Processor:
         self._chunks.append(chunk)
 
     @vital.callback
-    def _flush(self) -> None:
+    def _flush(self, finish: Finish | None = None) -> None:
         if self._chunks:
             chunks, self._chunks = self._chunks, []
-            self._send({chunk.request_id for chunk in chunks}, Chunks(chunks))
+            self._send({chunk.request_id for chunk in chunks}, Chunks(chunks, finish))
 
     def _send(self, request_ids: set[str], message: Reply | Head | Chunks) -> None:
         """Send a part of the answers to these requests; fail them if it cannot be sent."""

@@ -72,7 +72,7 @@ class TreeState:
         url: where the frontend listens; empty before it does.
         draining: whether the frontend takes no new requests, whatever the table says.
         asleep: whether every ready worker sleeps.
-        reached: whether this frontend has had a processor for requests. A new frontend has none at
+        reached: whether the frontend has a processor for requests. A new frontend has none at
             first, although the table says that requests are served.
     """
 
@@ -105,12 +105,12 @@ class TreeState:
     @property
     def up(self) -> bool:
         """Whether requests are taken. Engines may sleep: lists of models and tokens need none."""
-        return self._table.serving and self.reached and not self.draining
+        return self._table.serving and not self.draining
 
     @property
     def serving(self) -> bool:
         """Whether requests to the model can be served now."""
-        return self.up and not self.asleep
+        return self.up and self.reached and not self.asleep
 
     @property
     def processes(self) -> list[ProcessState]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock, patch
 
 import pytest
 
@@ -14,35 +16,39 @@ pytestmark = pytest.mark.engine
 VLLMS_SIZES = [1, 2, 4, *range(8, 256, 8), *range(256, 513, 16)]
 
 
-def manager(sizes: list[int], mode: str) -> Any:
-    """What vLLM has made by the time it chooses graphs."""
+def manager(sizes: list[int], mode: str, most: int) -> Any:
+    """What vLLM's model runner makes, for steps of at most so many requests."""
     from vllm.config import CUDAGraphMode
-    from vllm.v1.worker.gpu.cudagraph_utils import CudaGraphManager
+    from vllm.v1.worker.gpu import cudagraph_utils
 
-    one = object.__new__(CudaGraphManager)
-    one.vllm_config = SimpleNamespace(
-        speculative_config=None, cache_config=SimpleNamespace(use_kda_recoverssm=False)
+    config: Any = SimpleNamespace(
+        scheduler_config=SimpleNamespace(max_num_seqs=most),
+        parallel_config=SimpleNamespace(tensor_parallel_size=1),
+        speculative_config=None,
+        cache_config=SimpleNamespace(use_kda_recoverssm=False),
+        compilation_config=SimpleNamespace(
+            cudagraph_capture_sizes=sizes, max_cudagraph_capture_size=sizes[-1]
+        ),
     )
-    one.compilation_config = SimpleNamespace(
-        cudagraph_capture_sizes=sizes, max_cudagraph_capture_size=sizes[-1]
-    )
-    one.cudagraph_mode = CUDAGraphMode[mode]
-    one.max_num_reqs, one.decode_query_len, one.varlen_decode = 1024, 1, False
-    one.ubatch_runner, one.lora_capture_cases = None, [0]
-    one._lora_dispatch_map, one._graphs_captured = {}, True
-    one._candidates, one._capture_descs = {}, {}
-    one._init_candidates()
+    alone = SimpleNamespace(is_first_rank=True, is_last_rank=True)
+    with (
+        patch.object(cudagraph_utils, "get_pp_group", lambda: alone),
+        patch.object(cudagraph_utils, "current_platform", MagicMock()),
+    ):
+        device: Any = "cpu"
+        one = cudagraph_utils.ModelCudaGraphManager(config, device, CUDAGraphMode[mode], 1)
+    one._graphs_captured = True
     return one
 
 
-def graphs(sizes: list[int], mode: str, fewer: bool) -> dict[str, Any]:
+def graphs(sizes: list[int], mode: str, fewer: bool, most: int = 1024) -> dict[str, Any]:
     """How many graphs of each kind are captured, and the one that each step takes: its kind and
     number of tokens, or the kind NONE."""
     from dynamo_cli.engines.vllm.core import graphs as ours
 
     if fewer:
         ours.install()
-    one = manager(sizes, mode)
+    one = manager(sizes, mode, most)
     steps = range(1, sizes[-1] + 2)
     decode = [one.dispatch(tokens, tokens, 1, 0) for tokens in steps]
     mixed = [one.dispatch(1, tokens, None, 0) for tokens in steps]
@@ -93,6 +99,34 @@ def test_the_largest_size_stays(largest: int, kept: int) -> None:
     assert found["mixed"][largest - 1] == ["PIECEWISE", largest]
 
 
+@pytest.mark.parametrize("mode", ["FULL_AND_PIECEWISE", "FULL_DECODE_ONLY"])
+@pytest.mark.parametrize("most", [3, 5, 12, 24, 100, 200])
+def test_the_largest_step_that_only_decodes_has_its_graph(mode: str, most: int) -> None:
+    sizes = sorted({size for size in VLLMS_SIZES if size <= 2 * most} | {most})
+    decode = call(graphs, sizes, mode, True, most)["decode"]
+    assert decode[most - 1] == ["FULL", most]
+    assert all(kind == "FULL" for kind, _ in decode[:most])
+
+
+def of_another_class() -> list[int]:
+    """The sizes of a manager that has rules of its own."""
+    from vllm.v1.worker.gpu import cudagraph_utils
+
+    from dynamo_cli.engines.vllm.core import graphs as ours
+
+    class Other(cudagraph_utils.ModelCudaGraphManager):  # type: ignore[misc]
+        pass
+
+    ours.install()
+    with patch.object(cudagraph_utils, "ModelCudaGraphManager", Other):
+        one = manager([1, 3, 9, 27], "FULL", 27)
+    return sorted(desc.num_tokens for descs in one._capture_descs.values() for desc in descs)
+
+
+def test_others_choose_by_their_own_rules() -> None:
+    assert call(of_another_class) == [1, 3, 9, 27]
+
+
 def chosen(options: list[str], mode: str, draft_tokens: int) -> bool:
     """Whether fewer graphs are captured with these options of the engine."""
     from dynamo_cli.config import EngineConfig
@@ -100,7 +134,12 @@ def chosen(options: list[str], mode: str, draft_tokens: int) -> bool:
     from dynamo_cli.engines.vllm.options import arguments
 
     namespace = arguments.parse(EngineConfig("tiny", "tiny", ("tiny",), tuple(options)))
-    config: Any = SimpleNamespace(performance_mode=mode, num_speculative_tokens=draft_tokens)
+    compiled = namespace.compilation_config.compile_sizes
+    config: Any = SimpleNamespace(
+        performance_mode=mode,
+        num_speculative_tokens=draft_tokens,
+        compilation_config=SimpleNamespace(compile_sizes=compiled),
+    )
     return ours.chosen(namespace, config)
 
 
@@ -113,6 +152,7 @@ def chosen(options: list[str], mode: str, draft_tokens: int) -> bool:
         (["--max-cudagraph-capture-size", "64"], "balanced", 0, False),
         (["-cc", '{"cudagraph_capture_sizes": [1, 2]}'], "balanced", 0, False),
         (["-cc.max_cudagraph_capture_size=64"], "balanced", 0, False),
+        (["-cc.compile_sizes=[24]"], "balanced", 0, False),
         ([], "interactivity", 0, False),
         ([], "balanced", 3, False),
     ],
@@ -123,15 +163,24 @@ def test_what_the_user_chose_stays(
     assert call(chosen, options, mode, draft_tokens) is fewer
 
 
-def in_an_engine() -> bool:
-    """Whether vLLM makes its choice through us, in this release."""
-    from vllm.v1.worker.gpu.cudagraph_utils import CudaGraphManager
+class Built(BaseException):
+    """Instead of an engine."""
 
+
+def in_an_engine(folder: str, options: list[str]) -> list[int]:
+    """The steps between sizes that an engine has chosen by the time it is built."""
+    from dynamo_cli.config import EngineConfig
+    from dynamo_cli.engines.vllm.core import build, engine
     from dynamo_cli.engines.vllm.core import graphs as ours
+    from dynamo_cli.models import tiny
 
-    ours.install()
-    return ours.installed() and CudaGraphManager._init_candidates is ours._init_candidates
+    tiny.write(Path(folder))
+    config = EngineConfig("tiny", folder, ("tiny",), ("--dtype", "float32", *options))
+    with patch.object(build, "build", side_effect=Built), pytest.raises(Built):
+        engine.VllmEngine(0, config)
+    return list(ours.steps())
 
 
-def test_vllm_asks_us() -> None:
-    assert call(in_an_engine)
+def test_engines_choose(tmp_path: Path) -> None:
+    assert call(in_an_engine, str(tmp_path), []) == [16, 64]
+    assert call(in_an_engine, str(tmp_path), ["--cudagraph-capture-sizes", "1", "2"]) == []

@@ -346,5 +346,10 @@ def chunks(submit: Submit, data: bytes, tokens: int = 1) -> Chunks:
     return Chunks([Chunk(submit.request_id, data, tokens)])
 
 
+def last_chunk(submit: Submit, data: bytes) -> Chunks:
+    """The last chunk of a stream, with its end."""
+    return Chunks([Chunk(submit.request_id, data, 0)], finish(submit))
+
+
 def finish(submit: Submit) -> Finish:
     return Finish(submit.request_id, Usage(10, 8, 2))

@@ -4,13 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import time
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import AsyncMock, Mock, patch
+
+import pytest
 
 from dynamo_cli.config import FrontendConfig
-from dynamo_cli.messages.request import Abort, Chunk, Chunks, Finish, Head, Submit, Usage
+from dynamo_cli.frontend.call import Call
+from dynamo_cli.frontend.http.stream import EventStreamWriter
+from dynamo_cli.frontend.model_requests import ModelRequests
+from dynamo_cli.messages.request import (
+    Abort,
+    Chunk,
+    Chunks,
+    Finish,
+    Head,
+    Submit,
+    SubmitProbe,
+    Usage,
+)
+from dynamo_cli.watch.meter import Meter
 
-from .stage import SSE, UNMOVED, Stage, answer, chunks, finish, patiently
+from .stage import (
+    PROCESSOR,
+    SSE,
+    UNMOVED,
+    Stage,
+    answer,
+    chunks,
+    finish,
+    last_chunk,
+    patiently,
+)
 
 
 def test_a_stream_is_written_as_it_comes() -> None:
@@ -197,6 +226,57 @@ def test_a_reader_that_takes_nothing_of_a_large_event_is_cut_in_time() -> None:
             assert await client.chunk() == b""
 
     asyncio.run(scenario())
+
+
+def test_who_leaves_with_the_last_event_has_the_whole_answer() -> None:
+    """OpenAI's client closes the connection when it has read ``[DONE]``."""
+    many = 20
+
+    async def scenario() -> None:
+        async with Stage() as stage:
+            for _ in range(many):
+                submit, client = await stage.stream()
+                stage.processor.send(last_chunk(submit, b"data: [DONE]\n\n"))
+                assert await client.chunk() == b"data: [DONE]\n\n"
+                client.leave()
+            ended = {"200": 0.0, "499": 0.0}
+            while sum(ended.values()) < many:
+                page = (await stage.get("/metrics"))[2]
+                for status in ended:
+                    found = re.search(rf'requests_total{{.*status="{status}"}} (.+)', page)
+                    ended[status] = float(found[1]) if found else 0.0
+            assert ended == {"200": many, "499": 0}
+            assert "aborts_total{" not in page
+            assert f"output_tokens_total {2 * many}.0" in page
+            assert stage.processor.inbox.empty(), "nothing is aborted"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("error", ["", "engine_dead"])
+def test_a_client_that_leaves_in_the_moment_of_the_end_has_the_whole_answer(error: str) -> None:
+    """The handler is cancelled in the same iteration of the loop in which the end has come."""
+    closed = []
+    models: Any = object.__new__(ModelRequests)
+    models._config, models._meter = FrontendConfig(), Meter()
+    models._exchange = SimpleNamespace(close=lambda *words: closed.append(words))
+    visit: Any = SimpleNamespace(http=None, headers={}, status=0, outcome=None)
+    end = Finish("a", Usage(1, 0, 2), error)
+
+    async def scenario() -> None:
+        call = Call(SubmitProbe("a", "a", 0), PROCESSOR, 0)
+        handler = asyncio.create_task(models._stream(visit, call, Head("a", 200, SSE)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        call.finish.set_result(end)
+        handler.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await handler
+        assert closed == [(call,)], "and not with a reason to abort it"
+
+    with patch.object(EventStreamWriter, "start", AsyncMock(return_value=Mock())):
+        asyncio.run(scenario())
+    assert (visit.status, visit.outcome) == (200, end)
 
 
 def test_failures_that_the_processor_names_are_counted() -> None:

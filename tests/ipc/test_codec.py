@@ -18,9 +18,11 @@ from dynamo_cli.messages.request import (
     Chunk,
     Chunks,
     Endpoint,
+    Finish,
     Question,
     Submit,
     SubmitProbe,
+    Usage,
 )
 from dynamo_cli.messages.routing import (
     Candidate,
@@ -59,6 +61,7 @@ DECISION = RoutingDecision(
         (ToProcessor, UnloadAdapter("r", "adapter-7", Adapter("name", "/path", 7))),
         (ToProcessor, Abort("r", "client_left")),
         (ToFrontend, Chunks([Chunk("a", b"data: 1\n\n", 1), Chunk("b", b"", 0)])),
+        (ToFrontend, Chunks([Chunk("a", b"", 0)], Finish("a", Usage(1, 0, 2)))),
         (ToWorker, AddRequest("r", b"\x01\x00\x00\x00", [b"envelope", b"buffer"])),
         (FromRouter, RouteAnswer("r", 1, 3)),
         (ToFrontend, Decisions([DECISION], [Measured("r", 32)], 0)),

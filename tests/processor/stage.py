@@ -196,15 +196,18 @@ def error_of(reply: Reply) -> Any:
 
 
 def stream_to_its_end(stage: Stage, name: str) -> tuple[str, Finish]:
-    """Return the text and the end of a stream whose head was taken already."""
+    """Return the text and the end of a stream whose head was taken already.
+
+    The end comes with the last event and not after it: clients leave when they have that.
+    """
     text = b""
     while True:
         match stage.frontend.take(Message):
-            case Finish(request_id) as finish:
-                assert request_id == name
-                return text.decode(), finish
-            case Chunks(chunks):
+            case Chunks(chunks, finish):
                 text += b"".join(chunk.data for chunk in chunks if chunk.request_id == name)
+                if finish is not None:
+                    assert (finish.request_id, chunks[-1].request_id) == (name, name)
+                    return text.decode(), finish
             case other:
                 assert isinstance(other, ProcessorStats), other
 

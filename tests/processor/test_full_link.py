@@ -16,7 +16,7 @@ def test_an_answer_that_a_full_link_cuts_ends_with_an_error() -> None:
     talks = [line for line in told if "talks" in line]
     assert talks[0].startswith("Head(")
     assert any("link_full" in line for line in talks if line.startswith("Chunks("))
-    assert talks[-1].startswith("Finish(")
+    assert "finish=Finish(" in talks[-1]
     assert "error='link_full'" in talks[-1]
     large = [line for line in told if "'large'" in line]
     assert large[0].startswith("Reply(")
@@ -26,6 +26,6 @@ def test_an_answer_that_a_full_link_cuts_ends_with_an_error() -> None:
     bug = [line for line in told if "'bug'" in line]
     assert bug[0].startswith("Reply(")
     assert "status=500" in bug[0]
-    assert bug[-1].startswith("Finish(")
+    assert "finish=Finish(" in bug[-1]
     assert "nobody expects this" not in done.stdout
     assert "nobody expects this" in done.stderr

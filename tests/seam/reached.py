@@ -68,6 +68,7 @@ REACHED: dict[str, tuple[str, ...]] = {
     "vllm.v1.worker.startup_plan": ("compute_plan_fingerprint",),
     "vllm.v1.worker.gpu.cudagraph_utils.CudaGraphManager": (
         *("cudagraph_mode", "compilation_config", "_init_candidates()"),
+        *("max_num_reqs", "decode_query_len"),
     ),
     "vllm.v1.core.kv_cache_utils": ("_gen_lora_extra_hash_keys(_)",),
     "vllm.lora.ops.torch_ops.lora_ops": ("bgmv_shrink(_, _, _, _, _)",),

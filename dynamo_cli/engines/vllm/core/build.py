@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import torch
+from vllm.platforms import current_platform
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.v1.engine.core import EngineCore
 from vllm.v1.executor import Executor, UniProcExecutor
@@ -20,7 +21,9 @@ def build(vllm_config: Any) -> EngineCore:
     if hasattr(torch.cpu, "_init_amx"):
         # AMX must be initialized in time, or the first one-token forward pass may die with SIGILL.
         torch.cpu._init_amx()
-    threading.Thread(target=_load_tokenizer, args=(vllm_config,), daemon=True).start()
+    if not current_platform.is_cpu() and vllm_config.parallel_config.world_size == 1:
+        # Ranks are forked, for which no other thread may run. A CPU has no time to spare meanwhile.
+        threading.Thread(target=_load_tokenizer, args=(vllm_config,), daemon=True).start()
     with garbage.frozen():
         return EngineCore(
             vllm_config,

@@ -36,7 +36,7 @@ def fingerprint(vllm_config: Any, *args: Any, **kwargs: Any) -> str:
         scheduler.max_num_seqs,
         scheduler.max_num_batched_tokens,
         vllm_config.compilation_config.cudagraph_capture_sizes,
-        graphs.installed(),
+        graphs.steps(),
         transfer.kv_role if transfer is not None else None,
     )
     return hashlib.blake2b(repr(sizes).encode(), digest_size=8).hexdigest()

@@ -99,7 +99,9 @@ class Direct:
         self._parser = parser
         self._fail = fail
         self._out: Outgoing
-        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Its result are the last events. `run` sends them, so that they have one message with the
+        # end, which its caller sends: many clients leave when they have the last event.
+        self._over: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
         self._context = copy_context()  # parsers make ids, which depend on the trace
         self._named = self._called_tools = False
         self._tokens = 0
@@ -121,12 +123,14 @@ class Direct:
         except Exception as error:  # noqa: BLE001 - vLLM makes an event of it
             return self._fail(_raising(_of_generate(error)))
         try:
-            await self._over
+            last = await self._over
         except asyncio.CancelledError:
             await self._llm.abort(queue.request_id, internal=True)
             raise
         except Exception as error:  # noqa: BLE001 - vLLM makes an event of it
             return self._fail(_raising(error))
+        for event in last:
+            out.event(event)
         return None
 
     def _attach(self, queue: Any) -> None:
@@ -235,10 +239,8 @@ class Direct:
 
     def _end(self, output: RequestOutput) -> None:
         assert isinstance(self._events, ChatEvents | CompletionEvents)
-        if self._events.usage:
-            self._out.event(self._usage(output))
-        self._out.event(DONE)
-        self._over.set_result(None)
+        usage = [self._usage(output)] if self._events.usage else []
+        self._over.set_result([*usage, DONE])
 
     def _usage(self, output: RequestOutput) -> bytes:
         if isinstance(self._events, CompletionEvents):

@@ -88,9 +88,7 @@ class MessageStream(Direct):
         self._events.ended(part.finish_reason, part.stop_reason)
 
     def _end(self, output: RequestOutput) -> None:
-        for event in self._events.end(output, self._tokens):
-            self._out.event(event)
-        self._over.set_result(None)
+        self._over.set_result(self._events.end(output, self._tokens))
 
 
 class ParsedStream(Direct):
@@ -118,9 +116,7 @@ class ParsedStream(Direct):
             self._out.event(event)
 
     def _end(self, output: RequestOutput) -> None:
-        for event in self._translation.end(output, self._tokens):
-            self._out.event(event)
-        self._over.set_result(None)
+        self._over.set_result(self._translation.end(output, self._tokens))
 
 
 def is_known(serving: Any) -> bool:

@@ -71,7 +71,6 @@ from dynamo_cli.messages.request import (
     Ask,
     Chunks,
     Endpoint,
-    Finish,
     ForProcessor,
     Head,
     Question,
@@ -253,20 +252,16 @@ class Serving:
             replay.ended()
         out.open()
 
-    def last_words(self, request: ForProcessor, error: Exception) -> tuple[Reply, Chunks, Finish]:
+    def last_words(self, request: ForProcessor, error: Exception) -> tuple[Reply, Chunks]:
         """Return the messages that end an answer with an error, whether it has begun or not.
 
-        If it has not, the first message is the whole answer, and the frontend ignores the others.
+        If it has not, the first message is the whole answer, and the frontend ignores the other.
         """
         trace = _trace_of(request)
         trace.failure = error if isinstance(error, DynamoError) else None
         failure = failure_of(error, trace)
         trace.error = failure.kind
-        return (
-            failure.reply(trace),
-            Chunks([failure.end(trace)]),
-            finish_of(trace),
-        )
+        return failure.reply(trace), Chunks([failure.end(trace)], finish_of(trace))
 
     async def _abandon(self, trace: RequestTrace) -> None:
         """Abort the engine requests of a failed API request that have not ended."""
