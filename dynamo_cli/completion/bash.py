@@ -1,4 +1,4 @@
-"""The completion script for bash; it needs bash 4 and no other package."""
+"""The completion script for bash; it needs bash 4, and not the package bash-completion."""
 
 from __future__ import annotations
 

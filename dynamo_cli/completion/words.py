@@ -1,4 +1,4 @@
-"""Reads what can be completed: all commands with their options and the kinds of their values."""
+"""Collects what a shell can complete: commands, their options, and the kinds of their values."""
 
 from __future__ import annotations
 

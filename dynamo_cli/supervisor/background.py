@@ -1,4 +1,4 @@
-"""Tasks that nobody awaits, with a report of every unexpected error."""
+"""Runs tasks that nobody awaits, reports their errors, and starts those again that never end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Histograms of requests that ended, by worker, under the names that vLLM has for them. Pure."""
+"""Histograms of ended requests, by worker, for the metrics that vLLM has of requests. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worker that answers requests, with or without prefill workers that prefill for it."""
+"""The worker: it computes prompts itself or has prefill workers do so, and generates the answers."""
 
 from __future__ import annotations
 

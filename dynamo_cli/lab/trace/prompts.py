@@ -1,4 +1,7 @@
-"""Reads prompts as text, one JSON object per line, and hashes their blocks as the server does."""
+"""Reads prompts (texts, messages or token ids), one JSON object per line, and hashes their blocks.
+
+The hashes are those of the server, except that no chat template is applied.
+"""
 
 from __future__ import annotations
 
