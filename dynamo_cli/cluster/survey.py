@@ -1,7 +1,7 @@
 """Lists the nodes of a Ray cluster, in a process of its own: ``python -m ... ADDRESS``.
 
-It is a process of its own so that the command itself never imports Ray. It prints the nodes as one line
-of JSON.
+It is a process of its own so that the command itself never imports Ray. It prints the nodes as one
+line of JSON.
 """
 
 from __future__ import annotations

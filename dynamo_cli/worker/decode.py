@@ -1,4 +1,4 @@
-"""The worker: it computes prompts itself or has prefill workers do so, and generates the answers."""
+"""The worker: it computes prompts, or has prefill workers do so, and generates the answers."""
 
 from __future__ import annotations
 
