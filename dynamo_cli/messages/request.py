@@ -391,7 +391,7 @@ class Finish(Message, frozen=True):
 class Chunks(Message, frozen=True):
     """The chunks of all streams from one iteration of the processor's event loop.
 
-    With `finish`, a stream ends with them: many clients leave when they have the last event.
+    With `finish`, the stream of the last one ends: many clients leave with its last event.
     """
 
     chunks: list[Chunk]

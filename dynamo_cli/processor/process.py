@@ -156,9 +156,10 @@ class Processor:
         match message:
             case Chunk():
                 self._add_chunk(message)
-            case Finish() if self._chunks:
+            case Finish(name) if self._chunks and self._chunks[-1].request_id == name:
                 self._flush(message)
             case Finish():
+                self._flush()
                 self._switchboard.owe(FRONTEND, message)
             case _:
                 self._flush()
