@@ -69,6 +69,13 @@ def test_the_prefix_cache_is_reset_and_the_router_knows(client: Client) -> None:
     client.complete("tiny", PROMPT)
     assert client.complete("tiny", PROMPT).cached_tokens > 0
     assert client.post("/reset_prefix_cache").body["success"]
+
+    def indexed() -> int:
+        workers = client.get("/dynamo/snapshot").body["router"]["workers"]
+        return sum(worker["index_blocks"] for worker in workers)
+
+    # The worker tells the router by a message of its own.
+    wait_until(lambda: not indexed(), 5, "the router knows it")
     after = client.complete("tiny", PROMPT)
     assert after.cached_tokens == 0
     assert after.headers["X-Dynamo-Overlap-Blocks"] == "0"
