@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -522,7 +523,9 @@ def test_a_bug_ends_it_without_a_traceback(capsys: pytest.CaptureFixture[str]) -
         broken = msgspec.structs.replace(decision(1), candidates=None)
         await seen.press("3")
         seen.replay.state.apply(Decided([broken]), 0.0)
-        await seen.pilot.pause(0.5)
+        end_s = time.monotonic() + 10
+        while seen.app.failure is None and time.monotonic() < end_s:
+            await seen.pilot.pause(0.05)  # it is drawn a few times in a second
 
     with pytest.raises(TypeError):  # textual re-raises it in tests; users see `failure`
         seeing(scenario)
