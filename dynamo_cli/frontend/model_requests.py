@@ -157,9 +157,11 @@ class ModelRequests:
         try:
             finish = await call.finish
         except asyncio.CancelledError:
-            if call.finish.done() and call.finish.exception() is None:
+            # With the handler, its future was cancelled, unless that had a result before.
+            ended = call.finish
+            if ended.done() and not ended.cancelled() and ended.exception() is None:
                 # The client has left, but after the last event: it has the whole answer.
-                self._finished(visit, call.finish.result())
+                self._finished(visit, ended.result())
                 visit.status = head.status
                 self._exchange.close(call)
             raise

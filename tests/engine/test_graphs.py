@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -184,3 +185,20 @@ def in_an_engine(folder: str, options: list[str]) -> list[int]:
 def test_engines_choose(tmp_path: Path) -> None:
     assert call(in_an_engine, str(tmp_path), []) == [16, 64]
     assert call(in_an_engine, str(tmp_path), ["--cudagraph-capture-sizes", "1", "2"]) == []
+
+
+def in_a_rank(fewer: bool) -> list[int]:
+    """The steps between sizes in a rank of an engine."""
+    from dynamo_cli.engines.vllm.core import graphs as ours
+    from dynamo_cli.engines.vllm.core import ranks
+
+    with ExitStack() as stack:
+        for module, name in ((ranks, "die_with"), (ranks, "_vllm_main"), (ranks.resume, "install")):
+            stack.enter_context(patch.object(module, name))
+        ranks._Rank(0, fewer_graphs=fewer)(vllm_config=None)
+    return list(ours.steps())
+
+
+@pytest.mark.parametrize(("fewer", "steps"), [(True, [16, 64]), (False, [])])
+def test_ranks_choose_as_their_engine(fewer: bool, steps: list[int]) -> None:
+    assert call(in_a_rank, fewer) == steps

@@ -72,7 +72,8 @@ def _init_candidates(manager: Any) -> None:
             (CUDAGraphMode.PIECEWISE, MIXED_STEP),
         ]
     try:
-        for manager.cudagraph_mode, step in kinds:
+        for kind, step in kinds:
+            manager.cudagraph_mode = kind
             compilation.cudagraph_capture_sizes = fewer(sizes, step, most)
             _of_vllm(manager)
     finally:
